@@ -1,0 +1,28 @@
+"""The commands of `hindi-babylm`, one module each, and their dispatch."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from hindi_babylm.storage import UserError, exit_on_user_error
+
+# Name -> (module with a `main(argv)`, one line of help).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("hindi_babylm.run", "train a model from a recipe, from raw text to final figures"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Dispatch `hindi-babylm COMMAND ...`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()]
+        sys.stdout.write("\n".join(["usage: hindi-babylm COMMAND ...", "", *lines, "", "Each has a --help.", ""]))
+        return
+    with exit_on_user_error():
+        if words[0] not in COMMANDS:
+            close = difflib.get_close_matches(words[0], COMMANDS, 1)
+            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
+            raise UserError(f"unknown command {words[0]!r}; {meant}")
+    importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])

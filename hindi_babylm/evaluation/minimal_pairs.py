@@ -1,0 +1,95 @@
+"""Minimal pairs: does a model find the grammatical sentence of a pair more probable?"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hindi_babylm.evaluation.perplexity import document_nll
+from hindi_babylm.metrics import BOOTSTRAP_SAMPLES, CONFIDENCE
+from hindi_babylm.orthography import normalize
+from hindi_babylm.storage import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+BUNDLED_PAIRS = Path(__file__).parent.parent / "data" / "pairs"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A grammatical sentence and its ungrammatical twin."""
+
+    phenomenon: str
+    good: str
+    bad: str
+
+
+def load_pairs(path: Path) -> list[Pair]:
+    """Read a TSV with the columns `sen`, `wrong_sen` and, where known, `phenomenon`.
+
+    Raises UserError for a missing file or column.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except OSError as error:
+        raise UserError(f"evaluation: cannot read the minimal pairs {path}: {error.strerror}") from error
+    if not rows:
+        raise UserError(f"evaluation: {path} holds no minimal pair")
+    missing = {"sen", "wrong_sen"} - set(rows[0])
+    if missing:
+        raise UserError(f"evaluation: {path} lacks the columns {', '.join(sorted(missing))}; it has {list(rows[0])}")
+    return [Pair(row.get("phenomenon") or "all", normalize(row["sen"]), normalize(row["wrong_sen"])) for row in rows]
+
+
+def score_pairs(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    pairs: Sequence[Pair],
+    *,
+    block_size: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the accuracy in percent of each phenomenon and their mean (macro), with its 95 % interval over pairs.
+
+    A pair counts 1 when the summed log-probability of the good sentence, read after EOS, is the higher one, 0.5 when
+    they are equal. The model must be in fp32: half precision makes ties.
+
+    Raises UserError when a sentence does not fit into `block_size`: a truncated pair may have lost its difference.
+    """
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
+    encoded = [np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64) for text in sentences]
+    for sentence, ids in zip(sentences, encoded, strict=True):
+        if len(ids) > block_size:
+            raise UserError(
+                f"evaluation: a minimal pair of {len(ids)} tokens is longer than block_size {block_size}: "
+                f"raise block_size or leave the suite out ({sentence[:60]}...)"
+            )
+    assert isinstance(tokenizer.eos_token_id, int)
+    nll = document_nll(
+        model, encoded, eos_token_id=tokenizer.eos_token_id, block_size=block_size, description="Minimal pairs"
+    )
+    good, bad = nll[0::2], nll[1::2]
+    points = np.where(good < bad, 1.0, np.where(good == bad, 0.5, 0.0))
+    names = np.asarray([pair.phenomenon for pair in pairs])
+    generator = np.random.default_rng(seed)
+    phenomena = {}
+    samples = []
+    for name in sorted(set(names.tolist())):
+        own = points[names == name]
+        phenomena[name] = {
+            "accuracy": 100 * float(own.mean()),
+            "pairs": len(own),
+            "ties": int((own == 0.5).sum()),
+        }
+        # Resampled within each phenomenon, as the macro average weighs phenomena and not pairs.
+        samples.append(generator.choice(own, size=(BOOTSTRAP_SAMPLES, len(own))).mean(axis=1))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(np.mean(samples, axis=0), [tail, 1 - tail])
+    macro = float(np.mean([entry["accuracy"] for entry in phenomena.values()]))
+    return {"macro": {"value": macro, "low": 100 * float(low), "high": 100 * float(high)}, "phenomena": phenomena}

@@ -1,0 +1,144 @@
+"""Exact negative log-likelihoods of documents under a finished model, and every figure that follows from them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from hindi_babylm.metrics import bits_per_unit, bootstrap_interval, perplexity
+from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
+
+IGNORED = -100
+# Positions of a batch times the vocabulary: bounds the fp32 logits to 512 MiB.
+LOGITS_PER_BATCH = 2**27
+
+
+def document_nll(
+    model: PreTrainedModel, documents: Sequence[np.ndarray], *, eos_token_id: int, block_size: int, description: str
+) -> np.ndarray:
+    """Return the NLL of each document in nats, float64 `(documents,)`; every token is predicted exactly once.
+
+    A document is `(tokens,)` without its EOS, which is the context of its first token; its closing EOS is not
+    counted. Past `block_size` a window slides by half of it, so that a token has at least half a window of context.
+    The model is run as it is given: in fp32, outside autocast, for reported figures.
+    """
+    rows: list[tuple[int, np.ndarray, int]] = []
+    for index, tokens in enumerate(documents):
+        sequence = np.concatenate([[eos_token_id], tokens])
+        for start, end, scored in windows(len(tokens), block_size):
+            rows.append((index, sequence[start : end + 1], end - scored))
+    # Rows of one length together: no compute on padding, and the memory of a batch is known.
+    rows.sort(key=lambda row: -len(row[1]))
+    totals = np.zeros(len(documents), dtype=np.float64)
+    model.eval()
+    position = 0
+    with torch.no_grad(), tqdm(total=len(rows), desc=description, disable=None, dynamic_ncols=True) as progress:
+        while position < len(rows):
+            length = len(rows[position][1]) - 1
+            size = max(1, LOGITS_PER_BATCH // (length * model.config.vocab_size))
+            batch = rows[position : position + size]
+            inputs = np.full((len(batch), length), eos_token_id, dtype=np.int64)
+            targets = np.full((len(batch), length), IGNORED, dtype=np.int64)
+            for place, (_, ids, skip) in enumerate(batch):
+                inputs[place, : len(ids) - 1] = ids[:-1]
+                targets[place, len(ids) - 1 - skip : len(ids) - 1] = ids[len(ids) - skip :]
+            sums = _row_nll(model, torch.from_numpy(inputs), torch.from_numpy(targets))
+            np.add.at(totals, [index for index, _, _ in batch], sums)
+            position += len(batch)
+            progress.update(len(batch))
+    return totals
+
+
+def windows(tokens: int, block_size: int) -> list[tuple[int, int, int]]:
+    """Return `(start, end, scored_from)` of each window over a document of `tokens` tokens behind one EOS.
+
+    Positions count the EOS as 0. A window reads positions start..end-1, predicts up to position `end`, and scores
+    the targets scored_from+1..end.
+
+    >>> windows(3, 8)
+    [(0, 3, 0)]
+    >>> windows(10, 4)
+    [(0, 4, 0), (2, 6, 4), (4, 8, 6), (6, 10, 8)]
+    """
+    found = []
+    start = scored = 0
+    while scored < tokens:
+        end = min(start + block_size, tokens)
+        found.append((start, end, scored))
+        scored = end
+        start = end - block_size + max(1, block_size // 2)
+    return found
+
+
+def score_documents(
+    *, texts: Sequence[str], sources: Sequence[str], nll: np.ndarray, tokens: Sequence[int], unigram_nll: np.ndarray
+) -> dict[str, Any]:
+    """Return the perplexity family of a split, each figure with its 95 % interval over documents.
+
+    `nll` and `unigram_nll` are nats a document `(documents,)`. Bytes are those of NFC UTF-8; only figures per byte,
+    character, akshara and word compare across tokenizers.
+    """
+    units = {
+        "tokens": np.asarray(tokens, dtype=np.int64),
+        "words": np.asarray([count_words(text) for text in texts]),
+        "bytes": np.asarray([count_bytes(text) for text in texts]),
+        "characters": np.asarray([len(text) for text in texts]),
+        "aksharas": np.asarray([count_aksharas(text) for text in texts]),
+    }
+    total = float(nll.sum())
+
+    def per_unit(unit: str, of: np.ndarray) -> dict[str, float]:
+        low, high = bootstrap_interval(of, units[unit])
+        value = bits_per_unit(float(of.sum()), float(units[unit].sum()))
+        return {"value": value, "low": bits_per_unit(low, 1), "high": bits_per_unit(high, 1)}
+
+    def perplexity_per(unit: str) -> dict[str, float]:
+        low, high = bootstrap_interval(nll, units[unit])
+        return {
+            "value": perplexity(total, float(units[unit].sum())),
+            "low": perplexity(low, 1),
+            "high": perplexity(high, 1),
+        }
+
+    by_source: dict[str, dict[str, float | int]] = {}
+    for source in sorted(set(sources)):
+        chosen = np.asarray([name == source for name in sources])
+        by_source[source] = {
+            "documents": int(chosen.sum()),
+            "bytes": int(units["bytes"][chosen].sum()),
+            "bits_per_byte": bits_per_unit(float(nll[chosen].sum()), float(units["bytes"][chosen].sum())),
+        }
+    return {
+        "loss": total / float(units["tokens"].sum()),
+        "perplexity": perplexity(total, float(units["tokens"].sum())),
+        "documents": len(texts),
+        **{unit: int(counts.sum()) for unit, counts in units.items()},
+        "bits_per_byte": per_unit("bytes", nll),
+        "bits_per_character": per_unit("characters", nll),
+        "bits_per_akshara": per_unit("aksharas", nll),
+        "word_perplexity": perplexity_per("words"),
+        "token_perplexity": perplexity_per("tokens"),
+        "unigram_bits_per_byte": per_unit("bytes", unigram_nll),
+        "by_source": by_source,
+    }
+
+
+def unigram_nll(counts: np.ndarray, documents: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the NLL in nats of each document under an add-one unigram of the training tokens: `(documents,)`.
+
+    `counts (vocab_size,)` are the training counts, EOS included. It is the floor that any model must beat.
+    """
+    smoothed = counts.astype(np.float64) + 1
+    nats = np.log(smoothed.sum()) - np.log(smoothed)
+    return np.asarray([nats[tokens].sum() for tokens in documents])
+
+
+def _row_nll(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+    """Return the summed NLL of each row's targets, float64 `(rows,)`; targets of -100 do not count."""
+    logits = model(input_ids=inputs.to(model.device), use_cache=False).logits.float()
+    nll = functional.cross_entropy(logits.transpose(1, 2), targets.to(model.device), reduction="none")
+    return np.asarray(nll.cpu().numpy().sum(axis=1, dtype=np.float64))

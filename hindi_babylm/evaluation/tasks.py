@@ -1,0 +1,104 @@
+"""The figures of a finished model, and the registry of tasks that a recipe may name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from hindi_babylm.packing import TokenStore
+
+PROMPT_WORDS = 4
+CONTINUATION_TOKENS = 48
+
+
+def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """Open an exported folder as anybody would, in fp32, on the GPU where there is one."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(path)
+    return model.to(device).eval(), tokenizer
+
+
+def evaluate_model(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    *,
+    splits: "Mapping[str, tuple[TokenStore, Dataset]]",
+    train_store: "TokenStore",
+    block_size: int,
+    tasks: Sequence[str],
+) -> dict[str, Any]:
+    """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`."""
+    from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll
+
+    results: dict[str, Any] = {}
+    counts = train_store.unigram_counts(len(tokenizer))
+    for name, (store, texts) in splits.items():
+        documents = [store.document(index) for index in range(len(store))]
+        nll = document_nll(
+            model, documents, eos_token_id=store.eos_token_id, block_size=block_size, description=f"Scoring {name}"
+        )
+        results[name] = score_documents(
+            texts=texts["text"],
+            sources=texts["source"],
+            nll=nll,
+            tokens=[len(tokens) for tokens in documents],
+            unigram_nll=unigram_nll(counts, documents),
+        )
+    results["minimal_pairs"] = {task: TASKS[task](model, tokenizer, block_size=block_size) for task in tasks}
+    return results
+
+
+def hindi_pairs_pud(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", *, block_size: int
+) -> dict[str, Any]:
+    """Score the bundled pairs of five phenomena of Hindi morphosyntax; see the card in `data/pairs`."""
+    from hindi_babylm.evaluation.minimal_pairs import BUNDLED_PAIRS, load_pairs, score_pairs
+
+    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+    return score_pairs(model, tokenizer, pairs, block_size=block_size)
+
+
+def continue_texts(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    texts: "Dataset",
+    *,
+    count: int = 3,
+    seed: int = 0,
+) -> list[dict[str, str]]:
+    """Continue the first words of `count` documents, one a source where there are enough: prompt and continuation.
+
+    Sampled with nucleus 0.9 (Holtzman et al. 2020) under a fixed seed.
+    """
+    from transformers import set_seed
+
+    first = {source: index for index, source in reversed(list(enumerate(texts["source"])))}
+    rows = list(dict.fromkeys([*first.values(), *range(len(texts))]))[:count]
+    set_seed(seed)
+    continuations = []
+    for row in rows:
+        prompt = " ".join(texts[row]["text"].split()[:PROMPT_WORDS])
+        inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+        generate: Any = model.generate
+        ids = generate(
+            **inputs,
+            max_new_tokens=CONTINUATION_TOKENS,
+            do_sample=True,
+            top_p=0.9,
+            pad_token_id=tokenizer.pad_token_id,
+        )[0]
+        text = str(tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        continuations.append({"prompt": prompt, "continuation": text})
+    return continuations
+
+
+TASKS: "dict[str, Callable[..., dict[str, Any]]]" = {
+    "hindi_pairs_pud": hindi_pairs_pud,
+}

@@ -1,0 +1,108 @@
+"""Architectures from the libraries' own classes, sized by a recipe."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hindi_babylm.storage import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+def gpt2_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTrainedConfig":
+    """Return a GPT-2 of the specification's base size, 12 layers of 768 (85M parameters + embeddings)."""
+    from transformers import GPT2Config
+
+    defaults: dict[str, Any] = {
+        "n_positions": block_size,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "embd_pdrop": dropout,
+        "resid_pdrop": dropout,
+        "attn_pdrop": dropout,
+    }
+    return GPT2Config(**defaults | settings)
+
+
+def llama_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTrainedConfig":
+    """Return a Llama of 12 layers of 768; the class has dropout in attention only."""
+    from transformers import LlamaConfig
+
+    defaults: dict[str, Any] = {
+        "max_position_embeddings": block_size,
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "attention_dropout": dropout,
+    }
+    return LlamaConfig(**defaults | settings)
+
+
+def build_model(
+    *,
+    architecture: str,
+    tokenizer: "PreTrainedTokenizerFast",
+    block_size: int,
+    dropout: float = 0.1,
+    model_config: Mapping[str, Any] | None = None,
+    seed: int = 42,
+) -> "PreTrainedModel":
+    """Build a causal language model with fresh weights for `tokenizer`, embeddings tied to the output.
+
+    `model_config` overrides fields of the architecture's own config class. The special-token ids are the
+    tokenizer's, and EOS is the beginning of a text too. Weights hang on `seed` alone.
+
+    Raises UserError for a field that the config class does not have, or positions shorter than `block_size`.
+    """
+    from transformers import AutoModelForCausalLM, set_seed
+
+    settings = dict(model_config or {})
+    make = ARCHITECTURES[architecture]
+    known = make(block_size=block_size, dropout=dropout)
+    names = set(known.to_dict()) | set(known.attribute_map)
+    for name in settings:
+        if name not in names:
+            raise UserError(
+                f"model.model_config: {type(known).__name__} has no field {name!r}; "
+                f"take one of {', '.join(sorted(name for name in known.to_dict() if not name.startswith('_')))}"
+            )
+    eos = tokenizer.eos_token_id
+    config = make(
+        block_size=block_size,
+        dropout=dropout,
+        **{
+            "vocab_size": len(tokenizer),
+            "bos_token_id": eos,
+            "eos_token_id": eos,
+            "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos,
+            "tie_word_embeddings": True,
+        }
+        | settings,
+    )
+    if config.max_position_embeddings < block_size:
+        raise UserError(
+            f"model.block_size {block_size} is longer than the model's {config.max_position_embeddings} positions: "
+            "lower block_size or raise the positions in model_config"
+        )
+    if config.vocab_size < len(tokenizer):
+        raise UserError(
+            f"model.model_config.vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} "
+            "tokens: leave it out"
+        )
+    set_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def count_parameters(model: "nn.Module") -> int:
+    """Count the parameters of `model`, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+ARCHITECTURES: dict[str, "Callable[..., PreTrainedConfig]"] = {
+    "gpt2": gpt2_config,
+    "llama": llama_config,
+}

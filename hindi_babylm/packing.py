@@ -1,0 +1,145 @@
+"""Documents -> a flat, memory-mapped token store -> blocks of one length."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hindi_babylm.storage import UserError, read_json, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ENCODE_BATCH = 256
+IGNORED = -100
+
+
+class TokenStore:
+    """The tokens of documents in one flat array, with an EOS after each document.
+
+    `tokens (n,)` is memory-mapped uint16, or uint32 for vocabularies past 65,536; document `i` with its EOS is
+    `tokens[offsets[i]:offsets[i + 1]]`, and `words[i]` counts its words.
+    """
+
+    def __init__(self, path: Path) -> None:
+        facts = read_json(path / "store.json")
+        self.path = path
+        self.eos_token_id: int = facts["eos_token_id"]
+        self.tokens = np.memmap(path / "tokens.bin", dtype=np.dtype(facts["dtype"]), mode="r")
+        self.offsets = np.load(path / "offsets.npy")
+        self.words = np.load(path / "words.npy")
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.words)
+
+    def document(self, index: int) -> np.ndarray:
+        """Return the token ids of a document without its EOS, as int64 `(tokens,)`."""
+        return np.asarray(self.tokens[self.offsets[index] : self.offsets[index + 1] - 1], dtype=np.int64)
+
+    def lengths(self) -> np.ndarray:
+        """Return the tokens of each document, EOS included: `(documents,)`."""
+        return np.diff(self.offsets)
+
+    def unigram_counts(self, vocab_size: int) -> np.ndarray:
+        """Count how often each token id occurs, EOS included: `(vocab_size,)`."""
+        return np.bincount(self.tokens, minlength=vocab_size)
+
+    @classmethod
+    def write(
+        cls, path: Path, *, texts: Sequence[str], words: Sequence[int], tokenizer: "PreTrainedTokenizerFast"
+    ) -> "TokenStore":
+        """Encode `texts` in order into a store at `path`; no token is dropped and none truncated.
+
+        Raises UserError for a tokenizer without an EOS token or without the fast backend.
+        """
+        if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+            lack = "eos token" if tokenizer.is_fast else "fast backend"
+            raise UserError(
+                f"tokenizer: {tokenizer.name_or_path!r} has no {lack}, which packing needs; "
+                "take another one, or leave the key tokenizer out to train one"
+            )
+        backend = tokenizer.backend_tokenizer
+        # Strings such as "</s>" in a document are text: they must not become control tokens.
+        backend.encode_special_tokens = True
+        eos = int(tokenizer.eos_token_id)
+        dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+        offsets = [0]
+        with write_atomically(path / "tokens.bin") as temporary, open(temporary, "wb") as file:
+            for start in range(0, len(texts), ENCODE_BATCH):
+                batch = list(texts[start : start + ENCODE_BATCH])
+                for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
+                    ids = np.asarray([*encoding.ids, eos], dtype=dtype)
+                    ids.tofile(file)
+                    offsets.append(offsets[-1] + len(ids))
+        _save_array(path / "offsets.npy", offsets)
+        _save_array(path / "words.npy", words)
+        # Written last: a store that has its facts is whole.
+        write_json(path / "store.json", {"format": 1, "dtype": dtype.name, "eos_token_id": eos})
+        return cls(path)
+
+
+class Blocks(Dataset[dict[str, torch.Tensor]]):
+    """Blocks of `input_ids (block_size,)` and `labels (block_size,)`, read from the memory map on demand.
+
+    Neighbouring blocks share one token, because a model does not predict the first token of a row: so every token
+    of the store but its first is predicted exactly once. Only the last block is padded; its padding is labelled
+    -100 and never in the loss, and causal attention needs no mask for padding on the right.
+    """
+
+    def __init__(self, store: TokenStore, block_size: int) -> None:
+        self.store = store
+        self.block_size = block_size
+        self.predicted_tokens = len(store.tokens) - 1
+        if self.predicted_tokens < 1 or block_size < 2:
+            raise UserError(
+                f"packing: {len(store.tokens)} tokens in blocks of block_size {block_size} leave nothing to predict"
+            )
+
+    def __len__(self) -> int:
+        return -(-self.predicted_tokens // (self.block_size - 1))
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        start = index * (self.block_size - 1)
+        found = self.store.tokens[start : start + self.block_size]
+        # The value of padding does not matter; EOS exists in every vocabulary.
+        ids = np.full(self.block_size, self.store.eos_token_id, dtype=np.int64)
+        ids[: len(found)] = found
+        labels = ids.copy()
+        labels[len(found) :] = IGNORED
+        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+
+    def tokens(self) -> np.ndarray:
+        """Return the predicted tokens of each block: `(blocks,)`."""
+        counts = np.full(len(self), self.block_size - 1)
+        counts[-1] = self.predicted_tokens - (len(self) - 1) * (self.block_size - 1)
+        return counts
+
+    def words(self) -> np.ndarray:
+        """Return the words of each block as float64 `(blocks,)`, whose sum is the words of the store.
+
+        A document's words are shared out over its tokens, EOS included; a block has the shares of the tokens that
+        it predicts, the first block that of the store's first token too.
+        """
+        boundaries = np.minimum(1 + np.arange(len(self) + 1) * (self.block_size - 1), len(self.store.tokens))
+        boundaries[0] = 0
+        passed = np.concatenate([[0], np.cumsum(self.store.words)])
+        return np.diff(np.interp(boundaries, self.store.offsets, passed))
+
+
+def pack(store: TokenStore, *, block_size: int) -> Blocks:
+    """Cut a token store into blocks of `block_size` tokens.
+
+    Raises UserError when the store is too small for one prediction.
+    """
+    return Blocks(store, block_size)
+
+
+def _save_array(path: Path, values: Sequence[int]) -> None:
+    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.asarray(values, dtype=np.int64))

@@ -1,0 +1,109 @@
+"""Say what came out: the environment record and the closing table."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy", "wandb")
+
+
+def environment(*, precision: str, processes: int) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run: versions, commit, hardware, command line."""
+    import torch
+
+    import hindi_babylm
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "hindi_babylm": hindi_babylm.__version__,
+        "commit": _commit(Path(hindi_babylm.__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": {"cores": os.cpu_count(), "torch_threads": torch.get_num_threads()},
+        "gpus": gpus,
+        "processes": processes,
+        "precision": precision,
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "command": sys.argv,
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak memory of this process: of the GPU where there is one, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
+
+
+def summary(results: Mapping[str, Any], *, folder: Path) -> str:
+    """Return the closing table of a run, at most 80 columns where the paths allow it."""
+    test, training = results["test"], results["training"]
+    rows: list[tuple[str, str]] = [
+        ("model", f"{results['model']['architecture']}, {results['model']['parameters'] / 1e6:.1f}M parameters"),
+        (
+            "trained",
+            f"{training['steps']} steps, {training['epochs']:.2f} epochs, {training['words_seen']:,.0f} words seen, "
+            f"{training['seconds']:.0f} s",
+        ),
+        ("weights of", f"the {results['model']['which']} evaluation, precision {training['precision']}"),
+        ("test bits per byte", _interval(test["bits_per_byte"], 3)),
+        ("  unigram floor", f"{test['unigram_bits_per_byte']['value']:.3f}; {_against_floor(test)}"),
+        ("test word perplexity", _interval(test["word_perplexity"], 1)),
+        ("test token perplexity", _interval(test["token_perplexity"], 1) + ", this tokenizer only"),
+        ("validation perplexity", f"{results['validation']['perplexity']:.2f}"),
+    ]
+    for suite, score in results["minimal_pairs"].items():
+        rows.append((suite, f"{_interval(score['macro'], 1)} % (macro average; chance 50)"))
+        rows += [
+            (f"  {name}", f"{entry['accuracy']:.1f} % of {entry['pairs']} pairs")
+            for name, entry in score["phenomena"].items()
+        ]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = ["", *(f"{name:<{width}}{value}" for name, value in rows), "", "Continuations:"]
+    for sample in results["continuations"]:
+        lines.append(f"  {sample['prompt']} |{' '.join(sample['continuation'].split())}")
+    lines += [
+        "",
+        f"Model:       {folder / 'final_model'}  (AutoModelForCausalLM, AutoTokenizer)",
+        f"Figures:     {folder / 'results.json'}",
+        f"Every step:  {folder / 'metrics.jsonl'}",
+        f"Corpus:      {folder / 'corpus.json'}",
+    ]
+    return "\n".join(lines)
+
+
+def _against_floor(test: Mapping[str, Any]) -> str:
+    share = 100 * (1 - test["bits_per_byte"]["value"] / test["unigram_bits_per_byte"]["value"])
+    return f"the model is {abs(share):.1f} % {'under' if share > 0 else 'OVER'} it"
+
+
+def _interval(figure: Mapping[str, float], digits: int) -> str:
+    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit of the checkout that the package runs from, or None outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

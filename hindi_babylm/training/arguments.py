@@ -1,0 +1,97 @@
+"""`TrainingArguments` with the specification's defaults, a global batch and a precision that fits the machine."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from transformers import TrainingArguments
+from transformers.utils import logging
+
+from hindi_babylm.training.specification import SpecificationDefaults
+
+logger = logging.get_logger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass
+class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type: ignore[misc]  # None: derived below
+    """Add the specification's defaults to `TrainingArguments`; see `SpecificationDefaults` for the fields.
+
+    Raises ValueError for a batch that does not divide and a precision that the machine does not have.
+    """
+
+    def __post_init__(self) -> None:
+        self._resolve_batch(int(os.environ.get("WORLD_SIZE", "1")))
+        self._resolve_precision()
+        super().__post_init__()
+        if self.precision == "fp32":
+            # The stock arguments take the launcher's precision here, though fp32 was asked for.
+            self.mixed_precision = "no"
+        if self.n_gpu > 1:
+            logger.warning(
+                f"{self.n_gpu} GPUs are visible but the run was started as one process and uses the first; "
+                "start it with `accelerate launch` to use them all"
+            )
+            self._n_gpu = 1  # else the Trainer wraps the model in nn.DataParallel
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Return the warmup in steps: `warmup_steps`, but no more than a tenth of the run."""
+        asked: int = super().get_warmup_steps(num_training_steps)
+        return min(asked, num_training_steps // 10)
+
+    def _resolve_batch(self, processes: int) -> None:
+        """Solve global_batch_size = per device x processes x accumulation for what was not given."""
+        batch, device, steps = (
+            self.global_batch_size,
+            self.per_device_train_batch_size,
+            self.gradient_accumulation_steps,
+        )
+        given = {
+            "global_batch_size": batch,
+            "per_device_train_batch_size": device,
+            "gradient_accumulation_steps": steps,
+        }
+        for name, value in given.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}")
+        rows = processes * (device or 1) * (steps or 1)
+        if batch % rows or (device and steps and batch != rows):
+            known = " x ".join(
+                [f"{processes} processes"]
+                + [f"{name} {value}" for name, value in given.items() if value and name != "global_batch_size"]
+            )
+            ways = (
+                f"set global_batch_size to a multiple of {rows}"
+                if not (device and steps)
+                else (f"set global_batch_size to {rows}, or leave one of the other two out")
+            )
+            raise ValueError(f"global_batch_size {batch} does not equal a whole number of {known}: {ways}")
+        self.per_device_train_batch_size = device or batch // rows
+        self.gradient_accumulation_steps = batch // (processes * self.per_device_train_batch_size)
+
+    def _resolve_precision(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        flag = "fp16" if self.fp16 else "bf16" if self.bf16 else None
+        if flag and self.precision not in ("auto", flag):
+            raise ValueError(f"precision {self.precision} contradicts {flag} true: leave one of them out")
+        on_gpu = torch.cuda.is_available() and not self.use_cpu
+        if self.precision == "auto":
+            self.precision = flag or _precision_of_machine(on_gpu)
+        if self.precision == "fp16" and not on_gpu:
+            raise ValueError("precision fp16 needs a CUDA GPU: take auto, bf16 or fp32")
+        self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        if self.bf16 and not torch.cuda.is_available():
+            self.use_cpu = True  # the stock check accepts bf16 on a CPU only with this flag
+
+
+def _precision_of_machine(on_gpu: bool) -> str:
+    """Return what the launcher asked for, else bf16 where the hardware multiplies it natively, else fp16 or fp32."""
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launcher in ("bf16", "fp16"):  # "no" is what the launcher says when nothing was asked for
+        return launcher
+    if on_gpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"

@@ -1,0 +1,233 @@
+"""A `Trainer` with exact evaluation, a log of every step, and `.pt` checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    default_data_collator,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from hindi_babylm.metrics import perplexity
+from hindi_babylm.training.arguments import HindiTrainingArguments
+from hindi_babylm.training.callbacks import Console, MetricLists, checkpoint_path
+from hindi_babylm.training.checkpoint import (
+    copy_as_best,
+    load_checkpoint,
+    rotate_checkpoints,
+    save_checkpoint,
+)
+from hindi_babylm.training.muon import build_muon
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class EpochSampler(Protocol):
+    """What the trainer asks of a sampler: an order for each epoch, and the words that it has brought so far."""
+
+    def __len__(self) -> int:
+        """Return the rows of an epoch, the same number in each."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration yields."""
+
+    def words_seen(self, rows: int) -> float:
+        """Return the words in the first `rows` rows of the run."""
+
+
+class HindiLanguageModelTrainer(Trainer):
+    """Train a causal language model on blocks of `input_ids, labels (block_size,)`.
+
+    `trainer.metrics` holds the lists `train_loss, val_loss, perplexity, learning_rate`, one entry an evaluation;
+    `config` is stored in every checkpoint. With `train_sampler` the order of rows is its own, and every log says
+    how many words were seen.
+    """
+
+    args: HindiTrainingArguments
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: HindiTrainingArguments,
+        train_dataset: "Dataset[Any]",
+        eval_dataset: "Dataset[Any] | None" = None,
+        processing_class: "PreTrainedTokenizerBase | None" = None,
+        *,
+        train_sampler: EpochSampler | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+            # GPT-2 does not declare its loss, and the stock Trainer then counts the unpredicted first label too.
+            model.loss_type = "ForCausalLM"
+        self.train_sampler = train_sampler
+        self.config = dict(config or {})
+        self.metrics: dict[str, list[float]] = {
+            name: [] for name in ("train_loss", "val_loss", "perplexity", "learning_rate")
+        }
+        self._unlogged: list[tuple[int, float, torch.Tensor, torch.Tensor | float, float]] = []
+        # A factory in place of a class is how the stock Trainer takes an optimizer of several parts.
+        muon: Any = (lambda: build_muon, {"args": args, "decayed": self.get_decay_parameter_names(model)})
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=default_data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=exact_loss,
+            optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
+            callbacks=[MetricLists(self.metrics), Console(self.metrics), *callbacks],
+        )
+        for replaced in (ProgressCallback, PrinterCallback):
+            self.remove_callback(replaced)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if train_sampler is not None:
+            self.add_callback(_SetEpoch(train_sampler))
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Return the summed NLL `(batch_size,)` in nats as predictions, the predicted tokens `(batch_size,)` as labels.
+
+        Sums of rows gather exactly over batches and processes, and no logits are kept.
+        """
+        inputs = dict(self._prepare_inputs(inputs))
+        labels = inputs.pop("labels")[:, 1:]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs).logits[:, :-1]
+        nll = functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+        return None, nll.sum(dim=1), labels.ne(-100).sum(dim=1)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the words seen to every log event."""
+        if self.train_sampler is not None and self.state.global_step:
+            logs["words_seen"] = round(self.train_sampler.words_seen(self.blocks_seen()), 1)
+        super().log(logs, start_time)
+
+    def blocks_seen(self) -> int:
+        """Return the rows trained on so far, counted over epochs; the last batch of an epoch may be smaller."""
+        assert self.train_sampler is not None
+        rows, batch = len(self.train_sampler), self.args.global_batch_size
+        epochs, steps = divmod(self.state.global_step, -(-rows // batch))
+        return epochs * rows + min(steps * batch, rows)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        # Private: the only way to bring an order; `get_train_dataloader` would have to be written again.
+        return self.train_sampler if self.train_sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: torch.Tensor | float | None,
+        model: nn.Module,
+        trial: Any,
+        epoch: float,
+        ignore_keys_for_eval: list[str] | None,
+        start_time: float,
+        learning_rate: float | None = None,
+    ) -> None:
+        # Private: the only place that sees a step's loss and norm. They stay on the device until the next transfer,
+        # so that every step is logged without a synchronisation per step.
+        last = self._unlogged[-1][0] if self._unlogged else self._globalstep_last_logged
+        if self.state.global_step > last:
+            step, now = self.state.global_step, self.state.epoch or 0.0
+            self._unlogged.append((step, now, tr_loss.clone(), grad_norm or 0.0, learning_rate or 0.0))
+            tr_loss.zero_()
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+            self._log_steps(start_time)
+        control.should_log = False
+        super()._maybe_log_save_evaluate(
+            tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate
+        )
+
+    def _log_steps(self, start_time: float) -> None:
+        """Log the steps since the last call one by one, each under its own number."""
+        if not self._unlogged:
+            return
+        now = self.state.global_step, self.state.epoch
+        # A process has the loss of its own rows, scaled by the number of processes: the mean is the batch's.
+        losses = self.accelerator.gather(torch.stack([entry[2] for entry in self._unlogged])[None]).mean(dim=0)
+        norms = torch.stack([torch.as_tensor(entry[3], device=losses.device) for entry in self._unlogged])
+        for (step, epoch, _, _, rate), loss, norm in zip(self._unlogged, losses.tolist(), norms.tolist(), strict=True):
+            self.state.global_step, self.state.epoch = step, epoch
+            self.log({"loss": loss, "grad_norm": norm, "learning_rate": rate}, start_time)
+            self._total_loss_scalar += loss
+        self.state.global_step, self.state.epoch = now
+        self._globalstep_last_logged = now[0]
+        self._unlogged = []
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # Private: the specification's file replaces the stock folder, which only this hook writes.
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._save_checkpoint(model, trial)
+            return
+        self.store_flos()
+        path = checkpoint_path(self.args, self.state)
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(path.with_name("checkpoint_best.pt"))
+        if self.args.should_save:
+            save_checkpoint(path, self._checkpoint())
+            if self.state.best_global_step == self.state.global_step:
+                copy_as_best(path)
+            rotate_checkpoints(path.parent, limit=self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self) -> dict[str, Any]:
+        """Collect the specification's keys, and the state of the Trainer."""
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        last = {name: values[-1] if values else None for name, values in self.metrics.items()}
+        return {
+            "epoch": int(self.state.epoch or 0),
+            "step": self.state.global_step,
+            "model_state_dict": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scheduler_state_dict": self.lr_scheduler.state_dict(),
+            "train_loss": last["train_loss"],
+            "val_loss": last["val_loss"],
+            "perplexity": last["perplexity"],
+            "config": self.config,
+            "random_state": torch.get_rng_state(),
+            "trainer_state": asdict(self.state),
+        }
+
+    def _load_best_model(self) -> None:
+        # Private: the stock one looks for a folder.
+        assert self.state.best_model_checkpoint is not None
+        checkpoint = load_checkpoint(Path(self.state.best_model_checkpoint))
+        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
+
+
+class _SetEpoch(TrainerCallback):
+    """Tell the sampler its epoch: accelerate's wrappers do not reach a custom sampler after a resume."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
+def exact_loss(prediction: EvalPrediction) -> dict[str, float]:
+    """Divide the total NLL by the total of predicted tokens, in float64: `loss` in nats and `perplexity`."""
+    nll = float(np.sum(prediction.predictions, dtype=np.float64))
+    tokens = int(np.sum(prediction.label_ids))
+    return {"loss": nll / tokens, "perplexity": perplexity(nll, tokens)}
