@@ -178,7 +178,12 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
         rows = _open(
             label,
             lambda: datasets.load_dataset(
-                label, source.get("config"), split=source.get("split", "train"), revision=source.get("revision")
+                label,
+                source.get("config"),
+                split=source.get("split", "train"),
+                revision=source.get("revision"),
+                # The cache of `datasets` does not see that a file of a local folder has changed.
+                download_mode="force_redownload" if Path(label).is_dir() else None,
             ),
         )
     else:
@@ -308,8 +313,11 @@ def _open(label: str, load: "Callable[[], Dataset]") -> "Dataset":
         return load()
     except Exception as error:  # every builder raises its own types: all are told, none is swallowed
         cause = error.__cause__ or error
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise UserError(f"corpus: cannot read source {label!r}: {type(cause).__name__}: {reason}") from error
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())
+        raise UserError(
+            f"corpus: cannot read source {label!r}: {reason[:300].rstrip('. ')}; is it there, whole, and not empty? "
+            "mend it or leave it out"
+        ) from error
 
 
 def _harmonise(rows: "Dataset") -> "Dataset":

@@ -157,7 +157,7 @@ def train(
         say(
             f"Training: batch {arguments.global_batch_size} = {arguments.per_device_train_batch_size} x "
             f"{arguments.world_size} processes x {arguments.gradient_accumulation_steps} accumulated, "
-            f"{arguments.precision}, {arguments.lr_scheduler_type}"
+            f"{arguments.precision}, schedule {config['training']['lr_scheduler_type']}"
         )
     outcome = trainer.train()
     if trainer.is_world_process_zero():

@@ -86,10 +86,11 @@ def continue_texts(
     for row in rows:
         prompt = " ".join(texts[row]["text"].split()[:PROMPT_WORDS])
         inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+        room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
         generate: Any = model.generate
         ids = generate(
             **inputs,
-            max_new_tokens=CONTINUATION_TOKENS,
+            max_new_tokens=min(CONTINUATION_TOKENS, room),
             do_sample=True,
             top_p=0.9,
             pad_token_id=tokenizer.pad_token_id,

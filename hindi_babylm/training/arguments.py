@@ -82,6 +82,7 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
         if self.precision == "fp16" and not on_gpu:
             raise ValueError("precision fp16 needs a CUDA GPU: take auto, bf16 or fp32")
         self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        self.dataloader_pin_memory = self.dataloader_pin_memory and on_gpu  # on a CPU it only warns
         if self.bf16 and not torch.cuda.is_available():
             self.use_cpu = True  # the stock check accepts bf16 on a CPU only with this flag
 

@@ -1,0 +1,85 @@
+"""Hermetic surroundings and tiny corpora for every test."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before any Hugging Face library is imported: no test may reach the network or the user's caches.
+os.environ.update(
+    HF_HOME=os.environ.get("HINDI_BABYLM_TEST_HF_HOME") or tempfile.mkdtemp(prefix="hindi-babylm-hf-"),
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    WANDB_MODE="offline",
+    TOKENIZERS_PARALLELISM="false",
+)
+os.environ.pop("WANDB_PROJECT", None)
+
+TINY_GPT2 = {"n_layer": 2, "n_embd": 32, "n_head": 2}
+TINY_LLAMA = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+WORDS = (
+    "राम सीता घर नदी पानी किताब लड़का लड़की गाँव राजा क्षत्रिय विद्यार्थी चाँद सूरज पेड़ फल माँ पिता भाई बहन "
+    "जाता जाती खाता खाती देखा सुना कहा है था थी हैं और या ने को से में पर का की के बहुत छोटा बड़ी अच्छा नहीं"
+).split()
+
+
+def hindi_sentences(count: int, *, seed: int) -> str:
+    """Return `count` sentences of Hindi words, drawn with a seed."""
+    import random
+
+    draw = random.Random(seed)
+    return " ".join(" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) + " ।" for _ in range(count))
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a JSONL corpus of 80 short documents from two sources."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    with open(path, "w", encoding="utf-8") as file:
+        for number in range(80):
+            row = {
+                "text": hindi_sentences(3 + number % 7, seed=number),
+                "source": "stories" if number % 2 else "news",
+                "id": f"doc-{number}",
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return path
+
+
+def tiny_recipe(corpus: Path, architecture: str = "gpt2", **training: Any) -> dict[str, Any]:
+    """Return a recipe that trains in about a second."""
+    return {
+        "corpus": {"sources": [{"path": str(corpus)}], "validation_fraction": 0.2, "test_fraction": 0.2},
+        "tokenizer": {"vocab_size": 512},
+        "model": {
+            "architecture": architecture,
+            "block_size": 32,
+            "dropout": 0.0,
+            "model_config": TINY_GPT2 if architecture == "gpt2" else TINY_LLAMA,
+        },
+        "training": {
+            "global_batch_size": 8,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-2,
+            "precision": "fp32",
+            **training,
+        },
+        "evaluation": {"tasks": []},
+    }
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path, corpus_file: Path) -> Callable[..., Path]:
+    """Return a function that writes a tiny recipe over the session's corpus and returns its path."""
+
+    def write(name: str = "tiny", architecture: str = "gpt2", **training: Any) -> Path:
+        path = tmp_path / f"{name}.json"
+        recipe = tiny_recipe(corpus_file, architecture, **{"output_dir": str(tmp_path / "run"), **training})
+        path.write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,228 @@
+"""Perplexity of documents and minimal pairs, against loops that know nothing of batches or windows."""
+
+import doctest
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from hindi_babylm.evaluation import perplexity as perplexity_module
+from hindi_babylm.evaluation.minimal_pairs import BUNDLED_PAIRS, Pair, load_pairs, score_pairs
+from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll, windows
+from hindi_babylm.storage import UserError
+from hindi_babylm.tokenization import train_tokenizer
+
+EOS = 3
+VOCABULARY = 53
+
+
+def tiny_model(architecture: str, *, positions: int = 16, vocab_size: int = VOCABULARY) -> PreTrainedModel:
+    """Return an untrained model whose weights are large enough for its probabilities to differ."""
+    torch.manual_seed(1)
+    if architecture == "gpt2":
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocab_size,
+                n_positions=positions,
+                n_embd=16,
+                n_layer=2,
+                n_head=2,
+                initializer_range=0.5,
+                bos_token_id=EOS,
+                eos_token_id=EOS,
+            )
+        ).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=positions,
+            initializer_range=0.5,
+            bos_token_id=EOS,
+            eos_token_id=EOS,
+        )
+    ).eval()
+
+
+def constant_model(vocab_size: int) -> PreTrainedModel:
+    """Return a model that gives every token the same probability."""
+    model = tiny_model("gpt2", vocab_size=vocab_size, positions=128)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model
+
+
+def plain_nll(model: PreTrainedModel, tokens: np.ndarray, block_size: int, *, eos: int = EOS) -> float:
+    """Sum the NLL of a document token by token, with the context that the definition gives to each."""
+    ids = [eos, *tokens.tolist()]
+    total = 0.0
+    for position in range(1, len(ids)):
+        start = (block_size // 2) * max(0, math.ceil((position - block_size) / (block_size // 2)))
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[start:position]])).logits[0, -1]
+        total -= torch.log_softmax(logits.double(), dim=-1)[ids[position]].item()
+    return total
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """Return a tokenizer over the bundled pairs' sentences."""
+    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+    return train_tokenizer([pair.good for pair in pairs], vocab_size=1024)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("logits_per_batch", [1, 5000, 2**27])
+def test_document_nll_equals_a_plain_loop(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, logits_per_batch: int
+) -> None:
+    """Documents shorter, equal to, one over and far over the window score as in a loop, in any batch."""
+    monkeypatch.setattr(perplexity_module, "LOGITS_PER_BATCH", logits_per_batch)
+    draw = np.random.default_rng(0)
+    documents = [draw.integers(0, VOCABULARY, size=length) for length in (1, 5, 15, 16, 17, 24, 25, 40, 3)]
+    model = tiny_model(architecture)
+    scores = document_nll(model, documents, eos_token_id=EOS, block_size=16, description="")
+    assert scores == pytest.approx([plain_nll(model, tokens, 16) for tokens in documents], rel=1e-5)
+
+
+@pytest.mark.parametrize("block_size", [2, 3, 8, 9])
+@pytest.mark.parametrize("tokens", range(1, 40))
+def test_windows_score_every_token_once(tokens: int, block_size: int) -> None:
+    """The windows of a document score each position exactly once, within the model's length."""
+    scored = []
+    for start, end, scored_from in windows(tokens, block_size):
+        assert end - start <= block_size
+        assert start <= scored_from < end
+        if scored_from:
+            assert scored_from - start >= block_size // 2, "too little context"
+        scored += range(scored_from + 1, end + 1)
+    assert scored == list(range(1, tokens + 1))
+
+
+def test_uniform_model_has_its_closed_form() -> None:
+    """A uniform model's bits per byte are tokens x log2 V / bytes, and its token perplexity is V."""
+    texts = ["राम घर गया।", "सीता ने फल खाया।"]
+    documents = [np.array([5, 6, 7]), np.array([8, 9, 10, 11])]
+    nll = document_nll(constant_model(VOCABULARY), documents, eos_token_id=EOS, block_size=16, description="")
+    scores = score_documents(
+        texts=texts,
+        sources=["a", "b"],
+        nll=nll,
+        tokens=[3, 4],
+        unigram_nll=unigram_nll(np.zeros(VOCABULARY, dtype=np.int64), documents),
+    )
+    size = sum(len(text.encode()) for text in texts)
+    assert scores["bits_per_byte"]["value"] == pytest.approx(7 * math.log2(VOCABULARY) / size)
+    assert scores["token_perplexity"]["value"] == pytest.approx(VOCABULARY)
+    # An add-one unigram that has seen nothing is uniform too.
+    assert scores["unigram_bits_per_byte"]["value"] == pytest.approx(scores["bits_per_byte"]["value"])
+
+
+def test_score_documents_divides_totals_by_counted_units() -> None:
+    """Each figure is the total NLL over units counted by hand, and the sources partition it."""
+    texts = ["क्षत्रिय है।", "ab 12"]
+    scores = score_documents(
+        texts=texts, sources=["x", "y"], nll=np.array([6.0, 4.0]), tokens=[4, 2], unigram_nll=np.array([9.0, 9.0])
+    )
+    bits = 10 / math.log(2)
+    assert scores["characters"] == 17
+    assert scores["bytes"] == 11 * 3 + 1 + 5
+    assert (scores["words"], scores["aksharas"], scores["tokens"], scores["documents"]) == (4, 9, 6, 2)
+    assert scores["bits_per_byte"]["value"] == pytest.approx(bits / 39)
+    assert scores["bits_per_character"]["value"] == pytest.approx(bits / 17)
+    assert scores["bits_per_akshara"]["value"] == pytest.approx(bits / 9)
+    assert scores["word_perplexity"]["value"] == pytest.approx(math.exp(10 / 4))
+    assert scores["perplexity"] == scores["token_perplexity"]["value"] == pytest.approx(math.exp(10 / 6))
+    assert scores["by_source"]["x"]["bits_per_byte"] == pytest.approx(6 / math.log(2) / 34)
+    assert sum(entry["bytes"] for entry in scores["by_source"].values()) == 39
+
+
+def test_unigram_is_add_one_over_training_counts() -> None:
+    """The unigram's NLL is the sum of -log((count + 1) / (total + V)) over a document's tokens."""
+    counts = np.array([0, 3, 1, 6])
+    (nll,) = unigram_nll(counts, [np.array([1, 1, 0])])
+    assert nll == pytest.approx(-2 * math.log(4 / 14) - math.log(1 / 14))
+
+
+def test_pairs_equal_one_at_a_time_scoring(tokenizer: Any) -> None:
+    """Batched accuracies equal those of sentences scored one by one, per phenomenon and as a macro average."""
+    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")[::8]
+    model = tiny_model("llama", vocab_size=len(tokenizer), positions=128)
+    scores = score_pairs(model, tokenizer, pairs, block_size=128)
+    points: dict[str, list[float]] = {}
+    for pair in pairs:
+        good, bad = (
+            plain_nll(
+                model, np.array(tokenizer(text, add_special_tokens=False)["input_ids"]), 128, eos=tokenizer.eos_token_id
+            )
+            for text in (pair.good, pair.bad)
+        )
+        points.setdefault(pair.phenomenon, []).append(float(good < bad))
+    expected = {name: 100 * sum(values) / len(values) for name, values in points.items()}
+    assert {name: entry["accuracy"] for name, entry in scores["phenomena"].items()} == pytest.approx(expected)
+    assert scores["macro"]["value"] == pytest.approx(sum(expected.values()) / len(expected))
+    assert scores["macro"]["low"] < scores["macro"]["value"] < scores["macro"]["high"]
+    assert len(expected) == 5
+
+
+def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:
+    """A model without preferences ties on every pair of equal length: 50.0, and each tie is counted."""
+    pairs = [
+        pair
+        for pair in load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+        if len(tokenizer(pair.good)["input_ids"]) == len(tokenizer(pair.bad)["input_ids"])
+    ]
+    scores = score_pairs(constant_model(len(tokenizer)), tokenizer, pairs, block_size=128)
+    assert scores["macro"] == {"value": 50.0, "low": 50.0, "high": 50.0}
+    assert sum(entry["ties"] for entry in scores["phenomena"].values()) == len(pairs) > 100
+
+
+def test_long_pair_is_refused(tokenizer: Any) -> None:
+    """A pair longer than the context is an error that says so, and no truncation."""
+    pair = Pair("x", "राम " * 40, "राम " * 39 + "सीता ")
+    with pytest.raises(UserError, match="longer than block_size 16: raise block_size"):
+        score_pairs(tiny_model("gpt2", vocab_size=len(tokenizer)), tokenizer, [pair], block_size=16)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("sen\twrong\nक\tख\n", "lacks the columns wrong_sen"), ("sen\twrong_sen\n", "holds no minimal pair")],
+)
+def test_wrong_pair_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    """A pair file without its columns or without pairs is refused in one line."""
+    path = tmp_path / "pairs.tsv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_pairs(path)
+    with pytest.raises(UserError, match="cannot read"):
+        load_pairs(tmp_path / "missing.tsv")
+
+
+def test_bundled_pairs_are_560_of_five_phenomena() -> None:
+    """The bundled suite is whole: its pairs differ in one word, and its phenomena have the card's counts."""
+    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+    counts = {name: sum(pair.phenomenon == name for pair in pairs) for name in {pair.phenomenon for pair in pairs}}
+    assert counts == {
+        "participle_aux_number": 227,
+        "ergative_marker": 53,
+        "genitive_gender": 99,
+        "participle_aux_gender": 122,
+        "oblique_case": 59,
+    }
+    for pair in pairs:
+        good, bad = pair.good.split(), pair.bad.split()
+        assert len(good) == len(bad)
+        assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
+
+
+def test_doctests() -> None:
+    """The examples in the docstrings hold."""
+    assert doctest.testmod(perplexity_module).failed == 0
