@@ -151,7 +151,7 @@ def build_corpus(
 def split_of(work: str, *, validation_fraction: float, test_fraction: float, seed: int) -> str:
     """Return the split of `work`: a pure function of its name, the fractions and the seed.
 
-    >>> split_of("premchand:idgah", validation_fraction=0.1, test_fraction=0.1, seed=0)
+    >>> split_of("premchand:godan", validation_fraction=0.1, test_fraction=0.1, seed=0)
     'train'
     """
     position = _hash(f"split:{seed}:{work}") / 2**64
@@ -175,6 +175,7 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
 
     if "hub_id" in source:
         label = str(source["hub_id"])
+        local = Path(label).is_dir()
         rows = _open(
             label,
             lambda: datasets.load_dataset(
@@ -182,8 +183,8 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
                 source.get("config"),
                 split=source.get("split", "train"),
                 revision=source.get("revision"),
-                # The cache of `datasets` does not see that a file of a local folder has changed.
-                download_mode="force_redownload" if Path(label).is_dir() else None,
+                # The cache of `datasets` takes local folders of one name for one dataset, whatever lies in them.
+                **({"download_mode": "force_redownload", "verification_mode": "no_checks"} if local else {}),
             ),
         )
     else:
@@ -304,7 +305,19 @@ def _group_by_format(files: Iterable[str]) -> dict[tuple[str, tuple[tuple[str, A
 def _loader(builder: str, files: list[str], options: dict[str, Any]) -> "Callable[[], Dataset]":
     import datasets
 
+    if builder == "parquet" and any(Path(file).suffix in COMPRESSIONS for file in files):
+        return lambda: datasets.concatenate_datasets([_read_parquet(file) for file in files])
     return lambda: datasets.load_dataset(builder, data_files=files, split="train", **options)
+
+
+def _read_parquet(file: str) -> "Dataset":
+    """Read a parquet file that is compressed as a whole, which `datasets` cannot: the format is read from its end."""
+    import datasets
+    import fsspec
+    import pyarrow.parquet
+
+    with fsspec.open(file, compression="infer") as stream:
+        return datasets.Dataset(pyarrow.parquet.read_table(pyarrow.BufferReader(stream.read())))
 
 
 def _open(label: str, load: "Callable[[], Dataset]") -> "Dataset":

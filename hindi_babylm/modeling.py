@@ -1,6 +1,7 @@
 """Architectures from the libraries' own classes, sized by a recipe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.storage import UserError
@@ -55,7 +56,8 @@ def build_model(
     `model_config` overrides fields of the architecture's own config class. The special-token ids are the
     tokenizer's, and EOS is the beginning of a text too. Weights hang on `seed` alone.
 
-    Raises UserError for a field that the config class does not have, or positions shorter than `block_size`.
+    Raises UserError for a field that the config class does not have or a value that it refuses, and for positions
+    shorter than `block_size`.
     """
     from transformers import AutoModelForCausalLM, set_seed
 
@@ -70,18 +72,19 @@ def build_model(
                 f"take one of {', '.join(sorted(name for name in known.to_dict() if not name.startswith('_')))}"
             )
     eos = tokenizer.eos_token_id
-    config = make(
-        block_size=block_size,
-        dropout=dropout,
-        **{
-            "vocab_size": len(tokenizer),
-            "bos_token_id": eos,
-            "eos_token_id": eos,
-            "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos,
-            "tie_word_embeddings": True,
-        }
-        | settings,
-    )
+    with _refusal_told(type(known).__name__):
+        config = make(
+            block_size=block_size,
+            dropout=dropout,
+            **{
+                "vocab_size": len(tokenizer),
+                "bos_token_id": eos,
+                "eos_token_id": eos,
+                "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos,
+                "tie_word_embeddings": True,
+            }
+            | settings,
+        )
     if config.max_position_embeddings < block_size:
         raise UserError(
             f"model.block_size {block_size} is longer than the model's {config.max_position_embeddings} positions: "
@@ -93,8 +96,20 @@ def build_model(
             "tokens: leave it out"
         )
     set_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    with _refusal_told(type(known).__name__):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
+
+
+@contextmanager
+def _refusal_told(config_class: str) -> Iterator[None]:
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"model.model_config: {config_class} refuses a value: {reason}") from error
 
 
 def count_parameters(model: "nn.Module") -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ENCODE_BATCH = 256
 IGNORED = -100
+PADDING = -1
 
 
 class TokenStore:
@@ -87,7 +88,8 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
 
     Neighbouring blocks share one token, because a model does not predict the first token of a row: so every token
     of the store but its first is predicted exactly once. Only the last block is padded; its padding is labelled
-    -100 and never in the loss, and causal attention needs no mask for padding on the right.
+    -100 and never in the loss, and causal attention needs no mask for padding on the right. Index -1 gives
+    a row of padding, with which a sampler fills up an epoch for several processes.
     """
 
     def __init__(self, store: TokenStore, block_size: int) -> None:
@@ -103,9 +105,9 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         return -(-self.predicted_tokens // (self.block_size - 1))
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        if not 0 <= index < len(self):
+        if not PADDING <= index < len(self):
             raise IndexError(f"block {index} of {len(self)}")
-        start = index * (self.block_size - 1)
+        start = index * (self.block_size - 1) if index != PADDING else len(self.store.tokens)
         found = self.store.tokens[start : start + self.block_size]
         # The value of padding does not matter; EOS exists in every vocabulary.
         ids = np.full(self.block_size, self.store.eos_token_id, dtype=np.int64)

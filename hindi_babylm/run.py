@@ -3,27 +3,28 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.recipe.sections import Recipe
-from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_json
+from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from hindi_babylm.packing import Blocks, TokenStore
     from hindi_babylm.training.arguments import HindiTrainingArguments
-    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues the run
 
 
 @dataclass
 class Prepared:
-    """What training and evaluation need of the stages before them; only the main process has the texts."""
+    """What training and evaluation need of the stages before them."""
 
     arguments: "HindiTrainingArguments"
-    texts: "DatasetDict | None"
     tokenizer: "PreTrainedTokenizerFast"
     stores: "dict[str, TokenStore]"
     blocks: "dict[str, Blocks]"
@@ -53,58 +54,64 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     from hindi_babylm.reporting import summary
 
     _quiet_libraries()
+    resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
-    finished = open_folder(folder, recipe, overwrite=overwrite)
-    if finished:
+    state = open_folder(folder, recipe, overwrite=overwrite)
+    if state == "finished":
         say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
+        is_main = True
     else:
-        prepared = prepare(recipe, folder)
-        trainer, training = train(prepared, folder, config=recipe.resolved())
-        if trainer.is_world_process_zero():
-            evaluate(
-                prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks, **training
-            )
-        trainer.accelerator.wait_for_everyone()
+        prepared = prepare(recipe, folder, go_on=state == "unfinished")
+        is_main = prepared.arguments.process_index == 0
+        if not folder.training.exists():
+            train(prepared, folder, config=recipe.resolved(), resume=resume)
+        if is_main:
+            evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
+        _wait_for_everyone()
     results: dict[str, Any] = read_json(folder.results)
-    if finished or trainer.is_world_process_zero():
+    if is_main:
         say(summary(results, folder=folder.path))
     return results
 
 
-def open_folder(folder: RunFolder, recipe: Recipe, *, overwrite: bool) -> bool:
-    """Tell whether the run folder holds this recipe's finished run; refuse any other run in it."""
+def open_folder(folder: RunFolder, recipe: Recipe, *, overwrite: bool) -> str:
+    """Tell whether the run folder is `new`, or holds this recipe's `unfinished` or `finished` run; refuse any other."""
     if not folder.recipe.exists() or overwrite:
-        return False
+        return "new"
     before, now = read_json(folder.recipe), recipe.resolved()
     different = [
         f"{section}.{key}"
         for section in now
-        for key in now[section]
-        if before.get(section, {}).get(key) != now[section][key]
+        for key in {**before.get(section, {}), **now[section]}
+        if before.get(section, {}).get(key) != now[section].get(key)
     ]
-    ways = "choose another --output_dir, or --overwrite to start again"
     if different:
-        raise UserError(f"{folder.path} holds a run of another recipe (it differs in {', '.join(different)}): {ways}")
-    if not folder.results.exists():
-        raise UserError(f"{folder.path} holds an unfinished run of this recipe: {ways}")
-    return True
+        raise UserError(
+            f"{folder.path} holds a run of another recipe (it differs in {', '.join(different)}): "
+            "choose another --output_dir, or --overwrite to start again"
+        )
+    return "finished" if folder.results.exists() else "unfinished"
 
 
-def prepare(recipe: Recipe, folder: RunFolder) -> Prepared:
-    """Build corpus, tokenizer, blocks and model: written by the main process, read by all."""
+def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepared:
+    """Build corpus, tokenizer, blocks and model: written by the main process, read by all.
+
+    With `go_on` the data that an unfinished run has written whole are used as they are.
+    """
     arguments = recipe.training_arguments()
-    from accelerate import PartialState
     from transformers import AutoTokenizer
 
     from hindi_babylm.modeling import build_model, count_parameters
     from hindi_babylm.packing import TokenStore, pack
 
-    texts = None
     if arguments.process_index == 0:
-        folder.clear()
-        write_json(folder.recipe, recipe.resolved())
-        texts = _write_data(recipe, folder)
-    PartialState().wait_for_everyone()
+        if go_on and folder.corpus.exists():
+            say(f"Going on with the unfinished run in {folder.path}")
+        else:
+            folder.clear()
+            write_json(folder.recipe, recipe.resolved())
+            _write_data(recipe, folder)
+    _wait_for_everyone()
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
     stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
@@ -121,22 +128,27 @@ def prepare(recipe: Recipe, folder: RunFolder) -> Prepared:
     if arguments.process_index == 0:
         say(f"Blocks: {len(blocks['train']):,} of {settings.block_size} tokens to train on")
         say(f"Model: {settings.architecture}, {count_parameters(model) / 1e6:.1f}M parameters")
-    return Prepared(arguments, texts, tokenizer, stores, blocks, model)
+    return Prepared(arguments, tokenizer, stores, blocks, model)
 
 
-def train(
-    prepared: Prepared, folder: RunFolder, *, config: dict[str, Any]
-) -> "tuple[HindiLanguageModelTrainer, dict[str, Any]]":
-    """Train, export the chosen weights to `final_model`, and return the trainer and the facts of the training."""
+def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resume: str | None = None) -> None:
+    """Train from the newest whole checkpoint of the folder, or from `resume`, and export the chosen weights.
+
+    The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
+    (try again: the same command continues) when a signal has ended the training.
+    """
     from hindi_babylm.curriculum import CurriculumSampler
     from hindi_babylm.reporting import environment, peak_memory_bytes
     from hindi_babylm.storage import replace_folder, sha256
     from hindi_babylm.training.callbacks import MetricsFile
+    from hindi_babylm.training.checkpoint import newest_checkpoint
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
-    sampler = CurriculumSampler(blocks.words(), seed=seed)
+    processes = arguments.world_size
+    multiple = processes * arguments.per_device_train_batch_size if processes > 1 else 1
+    sampler = CurriculumSampler(blocks.words(), seed=seed, multiple=multiple)
     trainer = HindiLanguageModelTrainer(
         prepared.model,
         arguments,
@@ -159,60 +171,63 @@ def train(
             f"{arguments.world_size} processes x {arguments.gradient_accumulation_steps} accumulated, "
             f"{arguments.precision}, schedule {config['training']['lr_scheduler_type']}"
         )
-    outcome = trainer.train()
+    if resume is None:
+        found, refused = newest_checkpoint(folder.checkpoints)
+        resume = str(found) if found else None
+        if trainer.is_world_process_zero():
+            for line in refused:
+                say(f"Passed over {line}")
+    if resume is not None and trainer.is_world_process_zero():
+        say(f"Resuming from {resume}")
+    trainer.train(resume)
+    if trainer.interrupted:
+        if trainer.is_world_process_zero():
+            say(f"Interrupted by a signal after step {trainer.state.global_step}; the same command continues.")
+        raise SystemExit(EXIT_INTERRUPTED)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.config.use_cache = True  # off while training; wanted by whoever generates
         with replace_folder(folder.final_model) as target:
             model.save_pretrained(target)
             prepared.tokenizer.save_pretrained(target)
-    seen = sampler.times_seen(trainer.blocks_seen())
-    seconds = outcome.metrics["train_runtime"]
-    tokens = int(seen @ blocks.tokens())
-    return trainer, {
-        "which": "best" if trainer.state.best_model_checkpoint and arguments.load_best_model_at_end else "last",
-        "training": {
+        seen = sampler.times_seen(trainer.rows_seen())
+        tokens = int(seen @ blocks.tokens())
+        best = trainer.state.best_model_checkpoint is not None and arguments.load_best_model_at_end
+        facts = {
             "epochs": trainer.state.epoch,
             "steps": trainer.state.global_step,
             "tokens": tokens,
             "words_seen": float(seen @ sampler.block_words),
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
+            "seconds": trainer.seconds,
+            "tokens_per_second": tokens / trainer.seconds,
             "peak_memory_bytes": peak_memory_bytes(),
             "precision": arguments.precision,
-        },
-    }
+        }
+        write_json(folder.training, {"which": "best" if best else "last", "training": facts})
 
 
-def evaluate(
-    prepared: Prepared,
-    folder: RunFolder,
-    *,
-    architecture: str,
-    tasks: Sequence[str],
-    which: str,
-    training: dict[str, Any],
-) -> None:
+def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
     """Score the exported model in fp32, as a stranger would open it, and write `results.json`."""
     from hindi_babylm.evaluation.tasks import continue_texts, evaluate_model, load_final_model
     from hindi_babylm.modeling import count_parameters
 
-    assert prepared.texts is not None
+    texts = {split: _read_documents(folder.tokens / split) for split in ("validation", "test")}
     model, tokenizer = load_final_model(folder.final_model)
     figures = evaluate_model(
         model,
         tokenizer,
-        splits={split: (prepared.stores[split], prepared.texts[split]) for split in ("validation", "test")},
+        splits={split: (prepared.stores[split], texts[split]) for split in texts},
         train_store=prepared.stores["train"],
         block_size=prepared.blocks["train"].block_size,
         tasks=tasks,
     )
+    facts = read_json(folder.training)
     results = {
         "format": 1,
-        "model": {"architecture": architecture, "parameters": count_parameters(model), "which": which},
-        "training": training,
+        "model": {"architecture": architecture, "parameters": count_parameters(model), "which": facts["which"]},
+        "training": facts["training"],
         **figures,
-        "continuations": continue_texts(model, tokenizer, prepared.texts["test"]),
+        "continuations": continue_texts(model, tokenizer, texts["test"]),
     }
     write_json(folder.results, results)
 
@@ -232,8 +247,21 @@ def _quiet_libraries() -> None:
         datasets.disable_progress_bars()
 
 
-def _write_data(recipe: Recipe, folder: RunFolder) -> "DatasetDict":
-    """Write `corpus.json`, the tokenizer and the token stores, and return the documents."""
+def _wait_for_everyone() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def _read_documents(folder: Path) -> "Dataset":
+    """Read the documents that a token store was made from: `text, source, document_id`."""
+    import datasets
+
+    return datasets.Dataset.from_parquet(str(folder / "documents.parquet"))
+
+
+def _write_data(recipe: Recipe, folder: RunFolder) -> None:
+    """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
     from hindi_babylm.corpus import build_corpus
     from hindi_babylm.packing import TokenStore
     from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
@@ -271,8 +299,10 @@ def _write_data(recipe: Recipe, folder: RunFolder) -> "DatasetDict":
             folder.tokens / split, texts=documents["text"], words=documents["words"], tokenizer=tokenizer
         )
         ledger.add_tokens(split, documents["source"], store.lengths())
+        if split != "train":
+            with write_atomically(folder.tokens / split / "documents.parquet") as temporary:
+                documents.select_columns(["text", "source", "document_id"]).to_parquet(temporary)
     write_json(folder.corpus, ledger.as_dict())
-    return texts
 
 
 if __name__ == "__main__":

@@ -123,6 +123,10 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def training(self) -> Path:
+        return self.path / "training.json"
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 
@@ -134,7 +138,7 @@ class RunFolder:
         """Delete what a run writes, and nothing else that lies in the folder."""
         for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.recipe, self.environment, self.corpus, self.metrics, self.results):
+        for path in (self.recipe, self.environment, self.corpus, self.metrics, self.training, self.results):
             path.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,10 @@ def parse_recipe(path: str | Path, flags: Sequence[str] = ()) -> Recipe:
             if key not in hints[section]:
                 raise UserError(f"{where}: unknown key; {_nearest(key, section, owner)}")
             values[section][key] = _checked(where, value, hints[section][key], checks_of(section, key))
-    for key, words in _read_flags(flags).items():
+    given = _read_flags(flags)
+    if "corpus" in given and "sources" in given:
+        raise UserError("command line: --corpus and --sources both name the texts; keep one")
+    for key, words in given.items():
         where = f"command line: --{key}"
         if key == "corpus":
             values["corpus"]["sources"] = [_source_from_flag(word) for word in words]
@@ -75,7 +79,11 @@ def _read_sections(path: Path) -> dict[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the recipe is not UTF-8 text: {error.reason} at byte {error.start}") from error
     try:
-        sections = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
+        sections = json.loads(
+            text,
+            object_pairs_hook=lambda pairs: _unique(path, pairs),
+            parse_constant=lambda name: _no_number(path, name),
+        )
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
     if not isinstance(sections, dict):
@@ -96,6 +104,10 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if keys.count(key) > 1:
             raise UserError(f"{path}: key {key!r} stands twice in one object; keep one")
     return dict(pairs)
+
+
+def _no_number(path: Path, name: str) -> typing.NoReturn:
+    raise UserError(f"{path}: {name} is no JSON; write a number")
 
 
 def _read_flags(flags: Sequence[str]) -> dict[str, list[str]]:
@@ -171,7 +183,7 @@ def _checked(where: str, value: Any, hint: Any, checks: Mapping[str, Any]) -> An
         for item in value:
             if not isinstance(item, _item_hint(hint)):
                 raise UserError(f"{where}: {_show(item)} in the list: expected {_name_kinds(_item_hint(hint)[0])}")
-    if "choices" in checks:
+    if "choices" in checks and value is not None:
         for item in value if isinstance(value, list) else [value]:
             if item not in checks["choices"]:
                 close = difflib.get_close_matches(str(item), checks["choices"], 1)
@@ -181,6 +193,8 @@ def _checked(where: str, value: Any, hint: Any, checks: Mapping[str, Any]) -> An
                 )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         bounds = [("low", "at least"), ("above", "more than"), ("high", "at most"), ("below", "less than")]
+        if not math.isfinite(value):
+            raise UserError(f"{where} = {value}: expected a finite number")
         passes = {
             "low": lambda limit: value >= limit,
             "above": lambda limit: value > limit,
@@ -201,6 +215,12 @@ def _check_together(recipe: Recipe) -> None:
         raise UserError(
             f"{where}: corpus.validation_fraction {corpus.validation_fraction} + test_fraction "
             f"{corpus.test_fraction} leave nothing to train on: lower one"
+        )
+    training = recipe.training
+    if training["early_stopping_patience"] is not None and training["eval_strategy"] == "no":
+        raise UserError(
+            f"{where}: training.early_stopping_patience {training['early_stopping_patience']} needs evaluations: "
+            "set eval_strategy to steps or epoch, or leave it out"
         )
     if not corpus.sources:
         raise UserError(f"{where}: corpus.sources is empty: name at least one source, or leave it out for the bundled")

@@ -97,6 +97,11 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "adam_beta1": {"low": 0, "below": 1},
     "adam_beta2": {"low": 0, "below": 1},
     "adam_epsilon": {"above": 0},
+    "seed": {"low": 0},
+    "data_seed": {"low": 0},
+    "eval_strategy": {"choices": ("no", "steps", "epoch")},
+    "save_strategy": {"choices": ("no", "steps", "epoch", "best")},
+    "logging_strategy": {"choices": ("no", "steps", "epoch")},
     "precision": {"choices": ("auto", "fp32", "bf16", "fp16")},
 }
 

@@ -1,28 +1,51 @@
 """What a run writes while it trains: the metrics file, the metric lists and the console."""
 
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
+
+from hindi_babylm.storage import write_atomically
 
 # A cluster's log gets a line at so many points of an epoch instead of a bar.
 LINES_PER_EPOCH = 20
 
 
 class MetricsFile(TrainerCallback):
-    """Append one JSON object per log event to `metrics.jsonl`."""
+    """Append one JSON object per step and per evaluation to `metrics.jsonl`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # The state that a resumed run starts from knows every event up to its checkpoint: what a killed run wrote
+        # after it is written again, and what it did not get to write is not missing.
+        if state.is_world_process_zero:
+            with write_atomically(self.path) as temporary:
+                temporary.write_text("".join(map(_metrics_line, state.log_history)), encoding="utf-8")
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **kwargs["logs"]}) + "\n")
+                file.write(_metrics_line({**kwargs["logs"], "step": state.global_step}))
+
+
+def _metrics_line(event: dict[str, Any]) -> str:
+    """Return the line of a log event, or nothing for the stock summary at the end, which is in results.json."""
+    if "loss" not in event and "eval_loss" not in event:
+        return ""
+    return (
+        json.dumps({"step": event["step"], **{name: value for name, value in event.items() if name != "step"}}) + "\n"
+    )
 
 
 class MetricLists(TrainerCallback):
@@ -36,24 +59,84 @@ class MetricLists(TrainerCallback):
         self.losses: list[float] = []
         self.learning_rate = 0.0
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # The lists follow from the log: those of a resumed run are made from its checkpoint's.
+        self.losses = []
+        for values in self.metrics.values():
+            values.clear()
+        for event in state.log_history:
+            if "loss" in event:
+                self._add(args, event)
+            elif "eval_loss" in event:
+                self._close(event)
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        logs = kwargs["logs"]
-        if "loss" in logs:
-            self.losses.append(logs["loss"])
-            self.learning_rate = logs["learning_rate"]
-            if args.eval_strategy == IntervalStrategy.NO and state.epoch == int(state.epoch or 0):
-                self._close()
+        if "loss" in kwargs["logs"]:
+            self._add(args, kwargs["logs"])
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.losses:
-            self._close()
-            self.metrics["val_loss"].append(kwargs["metrics"]["eval_loss"])
-            self.metrics["perplexity"].append(kwargs["metrics"]["eval_perplexity"])
+        self._close(kwargs["metrics"])
 
-    def _close(self) -> None:
+    def _add(self, args: TrainingArguments, event: dict[str, Any]) -> None:
+        self.losses.append(event["loss"])
+        self.learning_rate = event["learning_rate"]
+        if args.eval_strategy == IntervalStrategy.NO and event["epoch"] == int(event["epoch"]):
+            self._close(None)
+
+    def _close(self, evaluation: dict[str, Any] | None) -> None:
+        if not self.losses:
+            return  # an evaluation before or after the training, not of it
         self.metrics["train_loss"].append(sum(self.losses) / len(self.losses))
         self.metrics["learning_rate"].append(self.learning_rate)
+        if evaluation is not None:
+            self.metrics["val_loss"].append(evaluation["eval_loss"])
+            self.metrics["perplexity"].append(evaluation["eval_perplexity"])
         self.losses = []
+
+
+class Interruption(TrainerCallback):
+    """Let SIGTERM, SIGINT and SIGUSR1 end a training after its step, with a checkpoint.
+
+    On several processes they agree at the next transfer of the log, since all must write the checkpoint together;
+    a second signal ends the process at once.
+    """
+
+    SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
+
+    def __init__(self) -> None:
+        self.asked = self.agreed = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.asked = self.agreed = False
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in self.SIGNALS if hasattr(signal, name)):
+                self._before[number] = signal.signal(number, self._ask)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            if state.global_step % max(1, int(state.logging_steps)):
+                return
+            asked = torch.tensor([self.asked], device=args.device, dtype=torch.int64)
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+            self.asked = bool(asked.item())
+        if self.asked and not control.should_training_stop:
+            self.agreed = control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
 
 
 class Console(TrainerCallback):
@@ -128,8 +211,10 @@ class Console(TrainerCallback):
 
 def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:
     """Return where the checkpoint of this moment lies: `checkpoint_epoch_{N}.pt`, else `checkpoint_step_{N}.pt`."""
-    by_epoch = args.save_strategy == "epoch"
-    name = f"checkpoint_epoch_{round(state.epoch or 0)}.pt" if by_epoch else f"checkpoint_step_{state.global_step}.pt"
+    epoch = state.epoch or 0.0
+    # A run that saves by epochs may be interrupted in the middle of one.
+    by_epoch = args.save_strategy == "epoch" and epoch == int(epoch)
+    name = f"checkpoint_epoch_{int(epoch)}.pt" if by_epoch else f"checkpoint_step_{state.global_step}.pt"
     assert args.output_dir is not None  # TrainingArguments fills it in
     return Path(args.output_dir) / "checkpoints" / name
 

@@ -1,15 +1,28 @@
-"""Training checkpoints: one `.pt` file of plain tensors and plain Python types."""
+"""Training checkpoints: one `.pt` file of plain tensors and plain Python types, from which a run goes on exactly."""
 
+import json
 import os
+import random
 import re
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
+from transformers.trainer_callback import ExportableState
 
 from hindi_babylm.storage import UserError, write_atomically
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 FORMAT = 1
 BEST = "checkpoint_best.pt"
@@ -22,19 +35,56 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         torch.save({"format": FORMAT, **checkpoint}, temporary)
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Open a checkpoint on the CPU without running any code that it may hold.
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a checkpoint holds, on the CPU, without running any code that a foreign file may hold.
 
-    Raises UserError when the file is not one of ours.
+    The file is a zip archive with a CRC-32 of each record, which are checked first. Raises UserError when it is
+    missing, damaged or not one of ours.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(f"{path}: not a usable checkpoint (its record {damaged} is damaged)")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # a damaged archive raises one of many types: all are told, none is swallowed
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"{path}: not a usable checkpoint ({type(error).__name__}: {reason})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of hindi_babylm (format {FORMAT})")
     return checkpoint
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """Return the model of a checkpoint, ready for use, and the tokenizer of its run folder.
+
+    Raises UserError for a file that is no checkpoint of ours, or one that was moved out of its run folder.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    checkpoint = read_checkpoint(path)
+    folder = Path(path).resolve().parent.parent / "tokenizer"
+    if not folder.is_dir():
+        raise UserError(f"{path}: its tokenizer is not at {folder}: leave checkpoints inside their run folder")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    settings = dict(checkpoint["model_config"])
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+    model.load_state_dict(checkpoint["model_state_dict"])
+    return model.eval(), tokenizer
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the whole numbered checkpoint of the most steps in `folder`, and a line on each that is not whole."""
+    steps: dict[Path, int] = {}
+    refused = []
+    for path in sorted(_numbered(folder)):
+        try:
+            steps[path] = int(read_checkpoint(path)["step"])
+        except UserError as error:
+            refused.append(str(error))
+    return max(steps, key=steps.__getitem__, default=None), refused
 
 
 def copy_as_best(path: Path) -> Path:
@@ -51,8 +101,82 @@ def copy_as_best(path: Path) -> Path:
 
 def rotate_checkpoints(folder: Path, *, limit: int | None) -> None:
     """Delete the oldest numbered checkpoints past `limit`; the best one is none of them."""
-    if limit is None:
-        return
-    numbered = {path: int(match[1]) for path in folder.iterdir() if (match := _NUMBERED.fullmatch(path.name))}
-    for path in sorted(numbered, key=numbered.__getitem__)[:-limit]:
-        path.unlink()
+    if limit is not None:
+        # By time and not by number: a run that saves by epochs and was interrupted has names of both kinds.
+        for path in sorted(_numbered(folder), key=lambda path: path.stat().st_mtime_ns)[:-limit]:
+            path.unlink()
+
+
+def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
+    """Collect the specification's keys and what exact resume needs; every process must call it."""
+    state, accelerator = trainer.state, trainer.accelerator
+    assert trainer.optimizer is not None
+    assert trainer.lr_scheduler is not None
+    model = accelerator.unwrap_model(trainer.model)
+    exportable = [part for part in trainer.callback_handler.callbacks if isinstance(part, ExportableState)]
+    callbacks: dict[str, Any] = {type(part).__name__: part.state() for part in [*exportable, trainer.control]}
+    last = {name: values[-1] if values else None for name, values in trainer.metrics.items()}
+    return {
+        "epoch": int(state.epoch or 0),
+        "step": state.global_step,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": trainer.optimizer.state_dict(),
+        "scheduler_state_dict": trainer.lr_scheduler.state_dict(),
+        "train_loss": last["train_loss"],
+        "val_loss": last["val_loss"],
+        "perplexity": last["perplexity"],
+        "config": trainer.config,
+        "random_state": torch.get_rng_state(),
+        "seconds": trainer.seconds,
+        "finished": trainer.control.should_training_stop and not trainer.interrupted,
+        "model_config": json.loads(model.config.to_json_string(use_diff=False)),
+        "trainer_state": {**_plain_state(state), "stateful_callbacks": callbacks},
+        "scaler_state_dict": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+        "random_states": gather_object([_random_states(distributed=trainer.args.world_size > 1)]),
+    }
+
+
+@contextmanager
+def unpacked(checkpoint: Mapping[str, Any], *, rank: int, processes: int) -> Iterator[str]:
+    """Lay a checkpoint out as the folder that the stock Trainer resumes from, so that the stock code restores it."""
+    states = checkpoint["random_states"]
+    if len(states) != processes:
+        raise UserError(
+            f"the checkpoint was written by {len(states)} processes and cannot be continued exactly by {processes}: "
+            f"start {len(states)}, or begin again with --overwrite"
+        )
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.save(checkpoint["model_state_dict"], folder / "pytorch_model.bin")
+        torch.save(checkpoint["optimizer_state_dict"], folder / "optimizer.pt")
+        torch.save(checkpoint["scheduler_state_dict"], folder / "scheduler.pt")
+        if checkpoint["scaler_state_dict"] is not None:
+            torch.save(checkpoint["scaler_state_dict"], folder / "scaler.pt")
+        own = dict(states[rank])
+        own["numpy"] = (own["numpy"][0], own["numpy"][1].numpy().astype(np.uint32), *own["numpy"][2:])
+        torch.save(own, folder / ("rng_state.pth" if processes == 1 else f"rng_state_{rank}.pth"))
+        (folder / "trainer_state.json").write_text(json.dumps(checkpoint["trainer_state"]), encoding="utf-8")
+        yield name
+
+
+def _plain_state(state: Any) -> dict[str, Any]:
+    """Return a TrainerState as JSON would hold it."""
+    plain: dict[str, Any] = json.loads(json.dumps(vars(state)))
+    return plain
+
+
+def _random_states(*, distributed: bool) -> dict[str, Any]:
+    """Return this process's generators as tensors and plain types: weights_only refuses NumPy's arrays."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # the generator that the Trainer seeds
+    states = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "cpu": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all() if distributed else torch.cuda.get_rng_state()
+    return states
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint_*.pt") if _NUMBERED.fullmatch(path.name)]

@@ -1,7 +1,7 @@
 """A `Trainer` with exact evaluation, a log of every step, and `.pt` checkpoints."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,18 +18,24 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     default_data_collator,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.trainer_utils import TrainOutput
 
 from hindi_babylm.metrics import perplexity
+from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
-from hindi_babylm.training.callbacks import Console, MetricLists, checkpoint_path
+from hindi_babylm.training.callbacks import Console, Interruption, MetricLists, checkpoint_path
 from hindi_babylm.training.checkpoint import (
+    BEST,
+    collect_state,
     copy_as_best,
-    load_checkpoint,
+    read_checkpoint,
     rotate_checkpoints,
     save_checkpoint,
+    unpacked,
 )
 from hindi_babylm.training.muon import build_muon
 
@@ -80,6 +86,8 @@ class HindiLanguageModelTrainer(Trainer):
         self.metrics: dict[str, list[float]] = {
             name: [] for name in ("train_loss", "val_loss", "perplexity", "learning_rate")
         }
+        self.interruption = Interruption()
+        self._seconds_before, self._started = 0.0, time.monotonic()
         self._unlogged: list[tuple[int, float, torch.Tensor, torch.Tensor | float, float]] = []
         # A factory in place of a class is how the stock Trainer takes an optimizer of several parts.
         muon: Any = (lambda: build_muon, {"args": args, "decayed": self.get_decay_parameter_names(model)})
@@ -92,7 +100,7 @@ class HindiLanguageModelTrainer(Trainer):
             processing_class=processing_class,
             compute_metrics=exact_loss,
             optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
-            callbacks=[MetricLists(self.metrics), Console(self.metrics), *callbacks],
+            callbacks=[MetricLists(self.metrics), Console(self.metrics), *callbacks, self.interruption],
         )
         for replaced in (ProgressCallback, PrinterCallback):
             self.remove_callback(replaced)
@@ -100,6 +108,35 @@ class HindiLanguageModelTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if train_sampler is not None:
             self.add_callback(_SetEpoch(train_sampler))
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the last training before its time."""
+        return self.interruption.agreed
+
+    @property
+    def seconds(self) -> float:
+        """The time spent in `train`, evaluations included, over all parts of a resumed run."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, or go on from the `.pt` file `resume_from_checkpoint` as if the run had never stopped.
+
+        Raises UserError when the file is damaged, or of another model or number of processes.
+        """
+        self._seconds_before, self._started = 0.0, time.monotonic()
+        if resume_from_checkpoint is None or Path(resume_from_checkpoint).suffix != ".pt":
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        checkpoint = read_checkpoint(resume_from_checkpoint)
+        self._check_fit(checkpoint, resume_from_checkpoint)
+        self._seconds_before = checkpoint["seconds"]
+        # The stock Trainer forgets a best checkpoint that is not a folder: it gets the folder of the best file.
+        best = Path(resume_from_checkpoint).parent
+        checkpoint["trainer_state"]["best_model_checkpoint"] = str(best) if (best / BEST).exists() else None
+        if checkpoint["finished"]:
+            return self._restore_finished(checkpoint)
+        with unpacked(checkpoint, rank=self.args.process_index, processes=self.args.world_size) as folder:
+            return super().train(folder, *args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -118,11 +155,11 @@ class HindiLanguageModelTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the words seen to every log event."""
         if self.train_sampler is not None and self.state.global_step:
-            logs["words_seen"] = round(self.train_sampler.words_seen(self.blocks_seen()), 1)
+            logs["words_seen"] = round(self.train_sampler.words_seen(self.rows_seen()), 1)
         super().log(logs, start_time)
 
-    def blocks_seen(self) -> int:
-        """Return the rows trained on so far, counted over epochs; the last batch of an epoch may be smaller."""
+    def rows_seen(self) -> int:
+        """Return how far the run is in the sampler's rows, counted over epochs; an epoch's last batch may be short."""
         assert self.train_sampler is not None
         rows, batch = len(self.train_sampler), self.args.global_batch_size
         epochs, steps = divmod(self.state.global_step, -(-rows // batch))
@@ -181,39 +218,38 @@ class HindiLanguageModelTrainer(Trainer):
             return
         self.store_flos()
         path = checkpoint_path(self.args, self.state)
-        if self.state.best_global_step == self.state.global_step:
-            self.state.best_model_checkpoint = str(path.with_name("checkpoint_best.pt"))
+        is_best = self.state.best_global_step == self.state.global_step
+        if is_best:
+            self.state.best_model_checkpoint = str(path.parent)
+        checkpoint = collect_state(self)
         if self.args.should_save:
-            save_checkpoint(path, self._checkpoint())
-            if self.state.best_global_step == self.state.global_step:
+            save_checkpoint(path, checkpoint)
+            if is_best:
                 copy_as_best(path)
             rotate_checkpoints(path.parent, limit=self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
-    def _checkpoint(self) -> dict[str, Any]:
-        """Collect the specification's keys, and the state of the Trainer."""
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        last = {name: values[-1] if values else None for name, values in self.metrics.items()}
-        return {
-            "epoch": int(self.state.epoch or 0),
-            "step": self.state.global_step,
-            "model_state_dict": self.accelerator.unwrap_model(self.model).state_dict(),
-            "optimizer_state_dict": self.optimizer.state_dict(),
-            "scheduler_state_dict": self.lr_scheduler.state_dict(),
-            "train_loss": last["train_loss"],
-            "val_loss": last["val_loss"],
-            "perplexity": last["perplexity"],
-            "config": self.config,
-            "random_state": torch.get_rng_state(),
-            "trainer_state": asdict(self.state),
-        }
-
     def _load_best_model(self) -> None:
-        # Private: the stock one looks for a folder.
+        # Private: the stock one looks for its own files in the folder.
         assert self.state.best_model_checkpoint is not None
-        checkpoint = load_checkpoint(Path(self.state.best_model_checkpoint))
+        checkpoint = read_checkpoint(Path(self.state.best_model_checkpoint) / BEST)
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
+
+    def _restore_finished(self, checkpoint: Mapping[str, Any]) -> TrainOutput:
+        """Take up the state of a run that had ended when the checkpoint was written: there is no step to train."""
+        self.state = TrainerState(**checkpoint["trainer_state"])
+        self.state.init_training_references(self, self.state.max_steps, self.state.num_train_epochs, None)
+        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        return TrainOutput(self.state.global_step, checkpoint["train_loss"] or 0.0, {"train_runtime": 0.0})
+
+    def _check_fit(self, checkpoint: Mapping[str, Any], path: Any) -> None:
+        own, theirs = self.accelerator.unwrap_model(self.model).state_dict(), checkpoint["model_state_dict"]
+        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in theirs.items()}:
+            raise UserError(f"{path}: the checkpoint is of another model: give the recipe that it was trained with")
 
 
 class _SetEpoch(TrainerCallback):
