@@ -18,7 +18,7 @@ EXAMPLES_PER_REASON = 3
 
 # File suffix -> the builder of `datasets` and its options; a compression suffix may follow.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".txt": ("text", {"sample_by": "paragraph"}),
+    ".txt": ("text", {"sample_by": "paragraph", "encoding": "utf-8-sig"}),
     ".jsonl": ("json", {}),
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),

@@ -59,9 +59,41 @@ def build_model(
     Raises UserError for a field that the config class does not have or a value that it refuses, and for positions
     shorter than `block_size`.
     """
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
 
-    settings = dict(model_config or {})
+    eos = tokenizer.eos_token_id
+    config = _config(
+        architecture,
+        {
+            "vocab_size": len(tokenizer),
+            "bos_token_id": eos,
+            "eos_token_id": eos,
+            "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos,
+            **(model_config or {}),
+        },
+        block_size=block_size,
+        dropout=dropout,
+    )
+    if config.vocab_size < len(tokenizer):
+        raise UserError(
+            f"model.model_config.vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} "
+            "tokens: leave it out"
+        )
+    set_seed(seed)
+    return _from_config(config)
+
+
+def check_settings(
+    *, architecture: str, block_size: int, dropout: float = 0.1, model_config: Mapping[str, Any] | None = None
+) -> None:
+    """Raise UserError for what `build_model` would refuse, without a tokenizer and without making weights."""
+    import torch
+
+    with torch.device("meta"):
+        _from_config(_config(architecture, dict(model_config or {}), block_size=block_size, dropout=dropout))
+
+
+def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, dropout: float) -> "PreTrainedConfig":
     make = ARCHITECTURES[architecture]
     known = make(block_size=block_size, dropout=dropout)
     names = set(known.to_dict()) | set(known.attribute_map)
@@ -71,32 +103,20 @@ def build_model(
                 f"model.model_config: {type(known).__name__} has no field {name!r}; "
                 f"take one of {', '.join(sorted(name for name in known.to_dict() if not name.startswith('_')))}"
             )
-    eos = tokenizer.eos_token_id
     with _refusal_told(type(known).__name__):
-        config = make(
-            block_size=block_size,
-            dropout=dropout,
-            **{
-                "vocab_size": len(tokenizer),
-                "bos_token_id": eos,
-                "eos_token_id": eos,
-                "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos,
-                "tie_word_embeddings": True,
-            }
-            | settings,
-        )
+        config = make(block_size=block_size, dropout=dropout, **{"tie_word_embeddings": True, **settings})
     if config.max_position_embeddings < block_size:
         raise UserError(
             f"model.block_size {block_size} is longer than the model's {config.max_position_embeddings} positions: "
             "lower block_size or raise the positions in model_config"
         )
-    if config.vocab_size < len(tokenizer):
-        raise UserError(
-            f"model.model_config.vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} "
-            "tokens: leave it out"
-        )
-    set_seed(seed)
-    with _refusal_told(type(known).__name__):
+    return config
+
+
+def _from_config(config: "PreTrainedConfig") -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    with _refusal_told(type(config).__name__):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
 

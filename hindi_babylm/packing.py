@@ -25,7 +25,8 @@ class TokenStore:
     `tokens[offsets[i]:offsets[i + 1]]`, and `words[i]` counts its words.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         facts = read_json(path / "store.json")
         self.path = path
         self.eos_token_id: int = facts["eos_token_id"]
@@ -51,7 +52,7 @@ class TokenStore:
 
     @classmethod
     def write(
-        cls, path: Path, *, texts: Sequence[str], words: Sequence[int], tokenizer: "PreTrainedTokenizerFast"
+        cls, path: str | Path, *, texts: Sequence[str], words: Sequence[int], tokenizer: "PreTrainedTokenizerFast"
     ) -> "TokenStore":
         """Encode `texts` in order into a store at `path`; no token is dropped and none truncated.
 
@@ -63,6 +64,7 @@ class TokenStore:
                 f"tokenizer: {tokenizer.name_or_path!r} has no {lack}, which packing needs; "
                 "take another one, or leave the key tokenizer out to train one"
             )
+        path = Path(path)
         backend = tokenizer.backend_tokenizer
         # Strings such as "</s>" in a document are text: they must not become control tokens.
         backend.encode_special_tokens = True

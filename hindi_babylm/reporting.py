@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,14 @@ def environment(*, precision: str, processes: int) -> dict[str, Any]:
         "processes": processes,
         "precision": precision,
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-        "command": sys.argv,
+        "command": _without_token(sys.argv),
     }
+
+
+def _without_token(words: Sequence[str]) -> list[str]:
+    """Return a command line whose hub token is hidden."""
+    hidden = ["***" if before == "--hub_token" else word for before, word in zip(["", *words[:-1]], words, strict=True)]
+    return ["--hub_token=***" if word.startswith("--hub_token=") else word for word in hidden]
 
 
 def peak_memory_bytes() -> int:

@@ -1,5 +1,8 @@
 """The pipeline on one screen: prepare (corpus, tokenizer, blocks, model), then train, evaluate and report."""
 
+import ctypes
+import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,30 +50,30 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
-    """Carry out a recipe in its run folder and return what `results.json` holds.
+    """Carry out a recipe in its run folder and return what `results.json` holds (in the main process).
 
     Raises UserError for a folder that holds another run, and for what the data show to be wrong.
     """
     from hindi_babylm.reporting import summary
 
     _quiet_libraries()
+    _use_all_cores()
+    _keep_freed_memory()
     resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
     state = open_folder(folder, recipe, overwrite=overwrite)
     if state == "finished":
         say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
-        is_main = True
     else:
         prepared = prepare(recipe, folder, go_on=state == "unfinished")
         is_main = prepared.arguments.process_index == 0
         if not folder.training.exists():
             train(prepared, folder, config=recipe.resolved(), resume=resume)
-        if is_main:
-            evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
-        _wait_for_everyone()
+        if not is_main:
+            return {}  # the other processes do not wait: a long evaluation would outlast their time-out
+        evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
     results: dict[str, Any] = read_json(folder.results)
-    if is_main:
-        say(summary(results, folder=folder.path))
+    say(summary(results, folder=folder.path))
     return results
 
 
@@ -101,21 +104,25 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     arguments = recipe.training_arguments()
     from transformers import AutoTokenizer
 
-    from hindi_babylm.modeling import build_model, count_parameters
+    from hindi_babylm.modeling import build_model, check_settings, count_parameters
     from hindi_babylm.packing import TokenStore, pack
 
+    settings = recipe.model
+    check_settings(
+        architecture=settings.architecture,
+        block_size=settings.block_size,
+        dropout=settings.dropout,
+        model_config=settings.model_config,
+    )
     if arguments.process_index == 0:
         if go_on and folder.corpus.exists():
             say(f"Going on with the unfinished run in {folder.path}")
         else:
-            folder.clear()
-            write_json(folder.recipe, recipe.resolved())
             _write_data(recipe, folder)
     _wait_for_everyone()
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
     stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
-    settings = recipe.model
     blocks = {split: pack(store, block_size=settings.block_size) for split, store in stores.items()}
     model = build_model(
         architecture=settings.architecture,
@@ -169,8 +176,9 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
         say(
             f"Training: batch {arguments.global_batch_size} = {arguments.per_device_train_batch_size} x "
             f"{arguments.world_size} processes x {arguments.gradient_accumulation_steps} accumulated, "
-            f"{arguments.precision}, schedule {config['training']['lr_scheduler_type']}"
+            f"{arguments.precision}"
         )
+    os.environ.setdefault("WANDB_PROJECT", arguments.project)  # the stock callback reads the project nowhere else
     if resume is None:
         found, refused = newest_checkpoint(folder.checkpoints)
         resume = str(found) if found else None
@@ -184,11 +192,12 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
         if trainer.is_world_process_zero():
             say(f"Interrupted by a signal after step {trainer.state.global_step}; the same command continues.")
         raise SystemExit(EXIT_INTERRUPTED)
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all processes where it is sharded
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.config.use_cache = True  # off while training; wanted by whoever generates
         with replace_folder(folder.final_model) as target:
-            model.save_pretrained(target)
+            model.save_pretrained(target, state_dict=weights)
             prepared.tokenizer.save_pretrained(target)
         seen = sampler.times_seen(trainer.rows_seen())
         tokens = int(seen @ blocks.tokens())
@@ -237,6 +246,29 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def _use_all_cores() -> None:
+    """Undo the one thread that `accelerate launch` gives to a process on a CPU unless told another number."""
+    import torch
+
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory: giving activations back to the kernel at every step costs a fifth of it.
+
+    See benchmarks/malloc.py. It matters on a CPU only; elsewhere nothing large is allocated here.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # malloc.h
+        libc.mallopt(mmap_threshold, 2**25)
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(top_pad, 2**28)
+
+
 def _quiet_libraries() -> None:
     """Silence bars that tell a user nothing: those of saving and loading, and all of them without a terminal."""
     import datasets
@@ -263,6 +295,7 @@ def _read_documents(folder: Path) -> "Dataset":
 def _write_data(recipe: Recipe, folder: RunFolder) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
     from hindi_babylm.corpus import build_corpus
+    from hindi_babylm.evaluation.tasks import check_tasks
     from hindi_babylm.packing import TokenStore
     from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
 
@@ -288,6 +321,10 @@ def _write_data(recipe: Recipe, folder: RunFolder) -> None:
             vocab_size=settings.vocab_size,
             max_length=recipe.model.block_size,
         )
+    check_tasks(tokenizer, recipe.evaluation.tasks, block_size=recipe.model.block_size)
+    # Only now: data that are refused leave no trace, and a run that they should have replaced is still there.
+    folder.clear()
+    write_json(folder.recipe, recipe.resolved())
     tokenizer.save_pretrained(folder.tokenizer)
     report = tokenizer_report(tokenizer, texts["validation"]["text"])
     say(

@@ -48,6 +48,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():  # some libraries write files that only their owner may read
+                file.chmod(0o666 & ~_umask())
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     finally:

@@ -228,6 +228,14 @@ def test_a_changed_local_hub_folder_is_read_again(tmp_path: Path) -> None:
     assert texts_of({"hub_id": hub_id}) == ["दूसरा"]
 
 
+def test_a_changed_definition_of_a_word_counts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts follow the code of today: none comes from a cache that an older version of the package filled."""
+    path = write(tmp_path / "a.jsonl", [{"text": "एक दो"}])
+    assert load_source({"path": str(path)})["words"][0] == 2
+    monkeypatch.setattr(corpus, "count_words", len)
+    assert load_source({"path": str(path)})["words"][0] == len("एक दो")
+
+
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x85"])
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv.gz"])
 def test_signs_that_python_takes_for_line_ends_do_not_cut_a_text(tmp_path: Path, name: str, sign: str) -> None:

@@ -52,27 +52,41 @@ def test_set_epoch_chooses_the_order_of_the_next_iteration() -> None:
     assert all(type(index) is int for index in order)  # torch datasets take plain ints
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
-@given(st.integers(0, 40), st.integers(0, 5))
-def test_seen_blocks_and_words_equal_a_loop(rows: int, seed: int) -> None:
+@pytest.mark.parametrize(("blocks", "multiple", "length"), [(7, 1, 7), (7, 2, 8), (7, 4, 8), (8, 4, 8), (1, 16, 16)])
+def test_epochs_are_filled_up_for_several_processes(blocks: int, multiple: int, length: int) -> None:
+    """An epoch is a multiple of what all processes take at once: every block once, then padding, index -1."""
+    order = CurriculumSampler(np.ones(blocks), seed=3, multiple=multiple)
+    plain = CurriculumSampler(np.ones(blocks), seed=3)
+    assert len(order) == length
+    for epoch in range(3):
+        rows = order.order(epoch).tolist()
+        assert rows[:blocks] == plain.order(epoch).tolist()
+        assert rows[blocks:] == [-1] * (length - blocks)
+
+
+@settings(derandomize=True, max_examples=80, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 5), st.integers(1, 5))
+def test_seen_blocks_and_words_equal_a_loop(rows: int, seed: int, multiple: int) -> None:
     """Times and words seen after any number of rows equal counting the orders of the epochs row by row."""
-    order = CurriculumSampler(WORDS, seed=seed)
+    order = CurriculumSampler(WORDS, seed=seed, multiple=multiple)
     times = [0] * len(WORDS)
     words = 0.0
     epoch, left = 0, rows
     while left:
         for block in order.order(epoch)[:left]:
-            times[block] += 1
-            words += float(WORDS[block])
-        left -= min(left, len(WORDS))
+            if block >= 0:  # padding has no words
+                times[block] += 1
+                words += float(WORDS[block])
+        left -= min(left, len(order))
         epoch += 1
     assert order.times_seen(rows).tolist() == times
     assert order.words_seen(rows) == pytest.approx(words)
 
 
-def test_whole_epochs_see_every_word() -> None:
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_whole_epochs_see_every_word(multiple: int) -> None:
     """After n epochs each block was seen n times, and the words are n times those of the store."""
-    order = CurriculumSampler(WORDS, seed=0)
-    assert order.times_seen(3 * len(WORDS)).tolist() == [3] * len(WORDS)
-    assert order.words_seen(3 * len(WORDS)) == pytest.approx(3 * WORDS.sum())
+    order = CurriculumSampler(WORDS, seed=0, multiple=multiple)
+    assert order.times_seen(3 * len(order)).tolist() == [3] * len(WORDS)
+    assert order.words_seen(3 * len(order)) == pytest.approx(3 * WORDS.sum())
     assert order.words_seen(0) == 0.0

@@ -11,8 +11,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from hindi_babylm.evaluation import perplexity as perplexity_module
-from hindi_babylm.evaluation.minimal_pairs import BUNDLED_PAIRS, Pair, load_pairs, score_pairs
+from hindi_babylm.evaluation.minimal_pairs import Pair, load_pairs, score_pairs
 from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll, windows
+from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization import train_tokenizer
 
@@ -75,7 +76,7 @@ def plain_nll(model: PreTrainedModel, tokens: np.ndarray, block_size: int, *, eo
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     """Return a tokenizer over the bundled pairs' sentences."""
-    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+    pairs = load_pairs(TASKS["hindi_pairs_pud"])
     return train_tokenizer([pair.good for pair in pairs], vocab_size=1024)
 
 
@@ -154,7 +155,7 @@ def test_unigram_is_add_one_over_training_counts() -> None:
 
 def test_pairs_equal_one_at_a_time_scoring(tokenizer: Any) -> None:
     """Batched accuracies equal those of sentences scored one by one, per phenomenon and as a macro average."""
-    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")[::8]
+    pairs = load_pairs(TASKS["hindi_pairs_pud"])[::8]
     model = tiny_model("llama", vocab_size=len(tokenizer), positions=128)
     scores = score_pairs(model, tokenizer, pairs, block_size=128)
     points: dict[str, list[float]] = {}
@@ -177,7 +178,7 @@ def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:
     """A model without preferences ties on every pair of equal length: 50.0, and each tie is counted."""
     pairs = [
         pair
-        for pair in load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+        for pair in load_pairs(TASKS["hindi_pairs_pud"])
         if len(tokenizer(pair.good)["input_ids"]) == len(tokenizer(pair.bad)["input_ids"])
     ]
     scores = score_pairs(constant_model(len(tokenizer)), tokenizer, pairs, block_size=128)
@@ -208,7 +209,7 @@ def test_wrong_pair_file_is_refused(tmp_path: Path, content: str, message: str) 
 
 def test_bundled_pairs_are_560_of_five_phenomena() -> None:
     """The bundled suite is whole: its pairs differ in one word, and its phenomena have the card's counts."""
-    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
+    pairs = load_pairs(TASKS["hindi_pairs_pud"])
     counts = {name: sum(pair.phenomenon == name for pair in pairs) for name in {pair.phenomenon for pair in pairs}}
     assert counts == {
         "participle_aux_number": 227,

@@ -46,6 +46,7 @@ OVERRIDDEN = {
     "_save_checkpoint",
     "log",
     "prediction_step",
+    "train",
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hindi_babylm import packing
-from hindi_babylm.packing import ENCODE_BATCH, IGNORED, Blocks, TokenStore, pack
+from hindi_babylm.packing import ENCODE_BATCH, IGNORED, PADDING, Blocks, TokenStore, pack
 from hindi_babylm.storage import UserError, write_json
 from hindi_babylm.tokenization import train_tokenizer
 
@@ -110,6 +110,9 @@ def test_the_width_of_a_token_follows_the_vocabulary(tmp_path: Path, size: int, 
 def test_special_strings_in_a_document_stay_text(tmp_path: Path, tokenizer: "PreTrainedTokenizerFast") -> None:
     """The only EOS of the store is the one after each document, whatever the documents say."""
     texts = ["</s>", "राम </s></s> सीता", "<pad><unk><mask>"]
+    # Tokenizers of others see control tokens in text.
+    tokenizer.backend_tokenizer.encode_special_tokens = False
+    assert tokenizer.backend_tokenizer.encode("</s>").ids == [tokenizer.eos_token_id]
     store = TokenStore.write(tmp_path, texts=texts, words=[1, 3, 1], tokenizer=tokenizer)
     assert np.flatnonzero(store.tokens == tokenizer.eos_token_id).tolist() == (store.offsets[1:] - 1).tolist()
     for index, text in enumerate(texts):
@@ -192,9 +195,18 @@ def test_padding_is_only_in_the_last_block(tmp_path: Path) -> None:
     assert ragged.tokens().tolist() == [3, 3, 1]
 
 
-@pytest.mark.parametrize("index", [-1, 2, 100])
+def test_index_minus_one_is_a_row_of_padding(tmp_path: Path) -> None:
+    """Index -1 gives a row of the usual shape in which nothing is predicted."""
+    blocks = pack(handmade(tmp_path, [[2, 3, 4, 5, 6, 7]], [6]), block_size=4)
+    row = blocks[PADDING]
+    assert row["input_ids"].tolist() == [EOS] * 4
+    assert row["labels"].tolist() == [IGNORED] * 4
+    assert row["input_ids"].dtype == row["labels"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("index", [-2, 2, 100])
 def test_an_index_outside_is_an_index_error(tmp_path: Path, index: int) -> None:
-    """An index outside of the blocks is an IndexError, a negative one too, so that iteration ends."""
+    """An index outside of the blocks is an IndexError, so that iteration ends; -1 alone means padding."""
     blocks = pack(handmade(tmp_path, [[2, 3, 4, 5, 6, 7]], [6]), block_size=4)
     with pytest.raises(IndexError, match=f"block {index} of 2"):
         blocks[index]

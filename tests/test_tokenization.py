@@ -47,6 +47,7 @@ DEVANAGARI = "".join(chr(code) for code in range(0x0900, 0x0980))
 AWKWARD = [
     "नमस्ते 😀👩‍👩‍👧 दुनिया 🇮🇳",
     "The quick brown fox, 3.14 % — naïve café",
+    "Hello , world . Do n't stop ! Is it ? I 'm we 've",  # what a clean-up of spaces would change
     "یہ اردو ہے۔ زبان",
     "中文 русский ελληνικά 한국어",
     DEVANAGARI,

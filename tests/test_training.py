@@ -397,7 +397,7 @@ def test_global_batch_is_what_was_asked_for(
     for name, value in fresh.items():
         setattr(arguments, name, value)
     if expected is None:
-        with pytest.raises(ValueError, match="global_batch_size|gradient_accumulation_steps"):
+        with pytest.raises(ValueError, match=r"global_batch_size|gradient_accumulation_steps"):
             arguments._resolve_batch(processes)
     else:
         arguments._resolve_batch(processes)
@@ -461,7 +461,7 @@ def test_muon_gets_the_hidden_matrices_and_adamw_the_rest(tmp_path: Path, archit
     optimizer = build_muon(model, args=arguments, decayed=decayed)
     names = {id(p): name for name, p in model.named_parameters()}
     groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-    assert sorted(sum(groups, [])) == sorted(names.values())
+    assert sorted(name for group in groups for name in group) == sorted(names.values())
     assert all(p.ndim == 2 for p in optimizer.param_groups[2]["params"])
     assert len(groups[2]) == (8 if architecture == "gpt2" else 14)
     assert not any("wte" in name or "wpe" in name or "embed" in name or "lm_head" in name for name in groups[2])
@@ -481,7 +481,7 @@ def test_muon_with_adamw_equals_the_two_optimizers_apart(tmp_path: Path) -> None
     vectors = [p for p in theirs.parameters() if p.ndim == 1]
     muon = torch.optim.Muon(hidden, lr=0.02, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     adamw = torch.optim.AdamW(
-        [{"params": table, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], lr=3e-4
+        [{"params": table, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], lr=3e-4, fused=True
     )
     for step in range(3):
         for model, optimizers in ((ours, [optimizer]), (theirs, [muon, adamw])):

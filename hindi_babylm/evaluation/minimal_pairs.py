@@ -16,8 +16,6 @@ from hindi_babylm.storage import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-BUNDLED_PAIRS = Path(__file__).parent.parent / "data" / "pairs"
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -46,6 +44,24 @@ def load_pairs(path: Path) -> list[Pair]:
     return [Pair(row.get("phenomenon") or "all", normalize(row["sen"]), normalize(row["wrong_sen"])) for row in rows]
 
 
+def encode_pairs(tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair], *, block_size: int) -> list[np.ndarray]:
+    """Return the token ids of the sentences, good and bad in turn: int64 `(tokens,)` each.
+
+    Raises UserError when a sentence does not fit into `block_size`.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
+    encoded = [np.asarray(encoding.ids) for encoding in backend.encode_batch(sentences, add_special_tokens=False)]
+    longest = max(range(len(encoded)), key=lambda index: len(encoded[index]))
+    if len(encoded[longest]) > block_size:
+        raise UserError(
+            f"evaluation: a minimal pair of {len(encoded[longest])} tokens is longer than block_size {block_size}: "
+            f"raise block_size or leave the suite out of evaluation.tasks ({sentences[longest][:60]}...)"
+        )
+    return encoded
+
+
 def score_pairs(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",
@@ -61,15 +77,7 @@ def score_pairs(
 
     Raises UserError when a sentence does not fit into `block_size`: a truncated pair may have lost its difference.
     """
-    tokenizer.backend_tokenizer.encode_special_tokens = True
-    sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
-    encoded = [np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64) for text in sentences]
-    for sentence, ids in zip(sentences, encoded, strict=True):
-        if len(ids) > block_size:
-            raise UserError(
-                f"evaluation: a minimal pair of {len(ids)} tokens is longer than block_size {block_size}: "
-                f"raise block_size or leave the suite out ({sentence[:60]}...)"
-            )
+    encoded = encode_pairs(tokenizer, pairs, block_size=block_size)
     assert isinstance(tokenizer.eos_token_id, int)
     nll = document_nll(
         model, encoded, eos_token_id=tokenizer.eos_token_id, block_size=block_size, description="Minimal pairs"

@@ -1,6 +1,6 @@
 """The figures of a finished model, and the registry of tasks that a recipe may name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ def evaluate_model(
     tasks: Sequence[str],
 ) -> dict[str, Any]:
     """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`."""
+    from hindi_babylm.evaluation.minimal_pairs import load_pairs, score_pairs
     from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll
 
     results: dict[str, Any] = {}
@@ -51,18 +52,18 @@ def evaluate_model(
             tokens=[len(tokens) for tokens in documents],
             unigram_nll=unigram_nll(counts, documents),
         )
-    results["minimal_pairs"] = {task: TASKS[task](model, tokenizer, block_size=block_size) for task in tasks}
+    results["minimal_pairs"] = {
+        task: score_pairs(model, tokenizer, load_pairs(TASKS[task]), block_size=block_size) for task in tasks
+    }
     return results
 
 
-def hindi_pairs_pud(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", *, block_size: int
-) -> dict[str, Any]:
-    """Score the bundled pairs of five phenomena of Hindi morphosyntax; see the card in `data/pairs`."""
-    from hindi_babylm.evaluation.minimal_pairs import BUNDLED_PAIRS, load_pairs, score_pairs
+def check_tasks(tokenizer: "PreTrainedTokenizerFast", tasks: Sequence[str], *, block_size: int) -> None:
+    """Raise UserError for a task that a model of `block_size` cannot do, before it is trained."""
+    from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs
 
-    pairs = load_pairs(BUNDLED_PAIRS / "hindi_pairs_pud.tsv")
-    return score_pairs(model, tokenizer, pairs, block_size=block_size)
+    for task in tasks:
+        encode_pairs(tokenizer, load_pairs(TASKS[task]), block_size=block_size)
 
 
 def continue_texts(
@@ -100,6 +101,7 @@ def continue_texts(
     return continuations
 
 
-TASKS: "dict[str, Callable[..., dict[str, Any]]]" = {
-    "hindi_pairs_pud": hindi_pairs_pud,
+# Name -> TSV of minimal pairs with the columns phenomenon, sen and wrong_sen.
+TASKS: dict[str, Path] = {
+    "hindi_pairs_pud": Path(__file__).parent.parent / "data" / "pairs" / "hindi_pairs_pud.tsv",
 }

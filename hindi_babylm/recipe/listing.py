@@ -8,7 +8,8 @@ from typing import Any
 from hindi_babylm.recipe.sections import SECTIONS
 
 USAGE = """\
-usage: accelerate launch -m hindi_babylm.run RECIPE [--key value ...] [--overwrite]
+usage: accelerate launch -m hindi_babylm.run RECIPE [--key value ...]
+                                                    [--overwrite]
 
 Train a Hindi language model as the JSON file RECIPE says: corpus, tokenizer,
 blocks, model, training, evaluation. Flags lie over the recipe, flat over its
@@ -41,7 +42,9 @@ def training_help() -> str:
     for f in dataclasses.fields(HindiTrainingArguments):
         if f.init and "help" in f.metadata:
             mark = "" if stock.get(f.name, object()) == _default(f) else "* "
-            lines.append(_entry(f.name, _default(f), mark + " ".join(str(f.metadata["help"]).split())))
+            lines.append(
+                _entry(f.name, _default(f), mark + " ".join(str(f.metadata["help"]).replace("%%", "%").split()))
+            )
     return "\n".join(lines)
 
 

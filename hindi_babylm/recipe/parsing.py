@@ -222,6 +222,11 @@ def _check_together(recipe: Recipe) -> None:
             f"{where}: training.early_stopping_patience {training['early_stopping_patience']} needs evaluations: "
             "set eval_strategy to steps or epoch, or leave it out"
         )
+    if training.get("push_to_hub"):
+        raise UserError(
+            f"{where}: training.push_to_hub = true: publishing is not there yet: leave it out, and upload the run's "
+            "final_model folder by hand"
+        )
     if not corpus.sources:
         raise UserError(f"{where}: corpus.sources is empty: name at least one source, or leave it out for the bundled")
     for source in corpus.sources:

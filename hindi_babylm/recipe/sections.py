@@ -1,6 +1,7 @@
 """The sections of a recipe and their keys, with help, default and range; importable without transformers."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "eval_strategy": {"choices": ("no", "steps", "epoch")},
     "save_strategy": {"choices": ("no", "steps", "epoch", "best")},
     "logging_strategy": {"choices": ("no", "steps", "epoch")},
+    "metric_for_best_model": {"choices": ("loss", "eval_loss", "perplexity", "eval_perplexity")},
     "precision": {"choices": ("auto", "fp32", "bf16", "fp16")},
 }
 
@@ -135,16 +137,38 @@ class Recipe:
         sections: dict[str, Any] = {
             name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS if name != "training"
         }
-        return {**sections, "training": {**self.training, "output_dir": str(self.output_dir)}}
+        # A resolved recipe is published with its results: a token does not belong there.
+        training = {key: value for key, value in self.training.items() if key != "hub_token"}
+        return {**sections, "training": {**training, "output_dir": str(self.output_dir)}}
 
     def training_arguments(self) -> "HindiTrainingArguments":
         """Build the training arguments; what they refuse is told as a UserError."""
         from hindi_babylm.training.arguments import HindiTrainingArguments
 
         try:
-            return HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
-        except (ValueError, TypeError) as error:
+            arguments = HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
+        except (ValueError, TypeError, ImportError) as error:
             raise UserError(f"{self.path}: training: {' '.join(str(error).split())}") from error
+        self._check_trackers(arguments.report_to)
+        return arguments
+
+    def _check_trackers(self, names: Any) -> None:
+        from transformers.integrations.integration_utils import (
+            INTEGRATION_TO_CALLBACK,
+            get_available_reporting_integrations,
+        )
+
+        for name in names:
+            if name not in INTEGRATION_TO_CALLBACK:
+                close = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, 1)
+                known = ", ".join(["none", *INTEGRATION_TO_CALLBACK])
+                meant = f"did you mean {close[0]!r}?" if close else f"there are {known}"
+                raise UserError(f"{self.path}: training.report_to: unknown tracker {name!r}; {meant}")
+            if name not in get_available_reporting_integrations():
+                raise UserError(
+                    f"{self.path}: training.report_to: the package of {name!r} is not installed: "
+                    f"pip install {name}, or leave it out"
+                )
 
 
 def checks_of(section: str, key: str) -> Mapping[str, Any]:

@@ -24,6 +24,10 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
     def __post_init__(self) -> None:
         self._resolve_batch(int(os.environ.get("WORLD_SIZE", "1")))
         self._resolve_precision()
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = self.eval_strategy != "no"
+        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("perplexity"):
+            self.greater_is_better = False  # the stock rule takes only names in "loss" for smaller-is-better
         super().__post_init__()
         if self.precision == "fp32":
             # The stock arguments take the launcher's precision here, though fp32 was asked for.
@@ -58,7 +62,7 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
         rows = processes * (device or 1) * (steps or 1)
         if batch % rows or (device and steps and batch != rows):
             known = " x ".join(
-                [f"{processes} processes"]
+                [f"{processes} process{'es' if processes > 1 else ''}"]
                 + [f"{name} {value}" for name, value in given.items() if value and name != "global_batch_size"]
             )
             ways = (

@@ -146,22 +146,17 @@ class Console(TrainerCallback):
         self.metrics = metrics
         self.training: tqdm[Any] | None = None
         self.evaluating: tqdm[Any] | None = None
-        self.steps_per_epoch = 1
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        batches = len(kwargs["train_dataloader"])
-        self.steps_per_epoch = -(-batches // args.gradient_accumulation_steps)
+        self.told = 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not state.is_world_process_zero:
             return
-        epoch, start = divmod(state.global_step, self.steps_per_epoch)
-        say(f"\nEpoch {epoch + 1}/{-(-state.max_steps // self.steps_per_epoch)}")
-        total = min(self.steps_per_epoch, state.max_steps - epoch * self.steps_per_epoch)
+        steps_per_epoch = -(-len(kwargs["train_dataloader"]) // args.gradient_accumulation_steps)
+        epoch, start = divmod(state.global_step, steps_per_epoch)
+        say(f"\nEpoch {epoch + 1}/{-(-state.max_steps // steps_per_epoch)}")
+        total = min(steps_per_epoch, state.max_steps - epoch * steps_per_epoch)
         self.training = bar("Training", total, initial=start)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -191,7 +186,8 @@ class Console(TrainerCallback):
             self.evaluating = None
         if not state.is_world_process_zero:
             return
-        if self.metrics["train_loss"]:
+        if len(self.metrics["train_loss"]) > self.told:  # not for an evaluation after the training
+            self.told = len(self.metrics["train_loss"])
             say(f"Train Loss: {self.metrics['train_loss'][-1]:.4f}")
         say(f"Val Loss: {kwargs['metrics']['eval_loss']:.4f}")
         say(f"Perplexity: {kwargs['metrics']['eval_perplexity']:.2f}")

@@ -68,6 +68,7 @@ def build_muon(model: "PreTrainedModel", *, args: "HindiTrainingArguments", deca
         lr=args.learning_rate,
         betas=(args.adam_beta1, args.adam_beta2),
         eps=args.adam_epsilon,
+        fused=True,
     )
     assert args.muon_learning_rate is not None
     muon = torch.optim.Muon(

@@ -47,7 +47,9 @@ class SpecificationDefaults:
     eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep besides the best."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Export the best model, not the last."})
+    load_best_model_at_end: bool | None = field(
+        default=None, metadata={"help": "Export the best model, not the last. Default: where the run evaluates."}
+    )
     metric_for_best_model: str | None = field(default="loss", metadata={"help": "Metric of the best model."})
     logging_steps: float = field(
         default=10, metadata={"help": "Steps between transfers of the log; every step is logged all the same."}

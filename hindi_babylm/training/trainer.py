@@ -231,6 +231,9 @@ class HindiLanguageModelTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         # Private: the stock one looks for its own files in the folder.
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+            return
         assert self.state.best_model_checkpoint is not None
         checkpoint = read_checkpoint(Path(self.state.best_model_checkpoint) / BEST)
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
