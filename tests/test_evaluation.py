@@ -24,8 +24,9 @@ VOCABULARY = 53
 def tiny_model(architecture: str, *, positions: int = 16, vocab_size: int = VOCABULARY) -> PreTrainedModel:
     """Return an untrained model whose weights are large enough for its probabilities to differ."""
     torch.manual_seed(1)
+    model: PreTrainedModel
     if architecture == "gpt2":
-        return GPT2LMHeadModel(
+        model = GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=vocab_size,
                 n_positions=positions,
@@ -36,20 +37,23 @@ def tiny_model(architecture: str, *, positions: int = 16, vocab_size: int = VOCA
                 bos_token_id=EOS,
                 eos_token_id=EOS,
             )
-        ).eval()
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=positions,
-            initializer_range=0.5,
-            bos_token_id=EOS,
-            eos_token_id=EOS,
         )
-    ).eval()
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocab_size,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=positions,
+                initializer_range=0.5,
+                bos_token_id=EOS,
+                eos_token_id=EOS,
+            )
+        )
+    model.eval()
+    return model
 
 
 def constant_model(vocab_size: int) -> PreTrainedModel:
@@ -98,7 +102,7 @@ def test_document_nll_equals_a_plain_loop(
 @pytest.mark.parametrize("tokens", range(1, 40))
 def test_windows_score_every_token_once(tokens: int, block_size: int) -> None:
     """The windows of a document score each position exactly once, within the model's length."""
-    scored = []
+    scored: list[int] = []
     for start, end, scored_from in windows(tokens, block_size):
         assert end - start <= block_size
         assert start <= scored_from < end

@@ -97,7 +97,7 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     ),
     (
         {"training": {"load_best_model_at_end": "false"}},
-        'r.json: training.load_best_model_at_end = "false": expected true or false; write it without quotes',
+        'r.json: training.load_best_model_at_end = "false": expected true or false or null; write it without quotes',
     ),
     (
         {"training": {"learning_rate": "3e-4"}},
@@ -189,7 +189,7 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     # what the training arguments themselves refuse
     (
         {"training": {"global_batch_size": 10, "per_device_train_batch_size": 4}},
-        "r.json: training: global_batch_size 10 does not equal a whole number of 1 processes x "
+        "r.json: training: global_batch_size 10 does not equal a whole number of 1 process x "
         "per_device_train_batch_size 4: set global_batch_size to a multiple of 4",
     ),
     (
@@ -200,7 +200,7 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
                 "gradient_accumulation_steps": 4,
             }
         },
-        "r.json: training: global_batch_size 8 does not equal a whole number of 1 processes x "
+        "r.json: training: global_batch_size 8 does not equal a whole number of 1 process x "
         "per_device_train_batch_size 4 x gradient_accumulation_steps 4: set global_batch_size to 16, or ...",
     ),
     (
@@ -489,3 +489,17 @@ def test_a_wrong_recipe_ends_the_command(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr == "error: bad.json: model.dropuot: unknown key; did you mean 'dropout' (section 'model')?\n"
     assert [path.name for path in tmp_path.iterdir()] == ["bad.json"]
+
+
+def test_documentation_has_a_row_for_every_key() -> None:
+    """recipes/README.md explains each key of each section, and no key that does not exist."""
+    import re
+
+    from hindi_babylm.training.arguments import HindiTrainingArguments
+
+    page = (Path(__file__).parent.parent / "recipes" / "README.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    keys = {f.name for section in SECTIONS.values() for f in dataclasses.fields(section)}
+    keys |= {f.name for f in dataclasses.fields(HindiTrainingArguments) if f.init}
+    assert documented <= keys | {"local_rank"}
+    assert keys - documented <= {"local_rank"}

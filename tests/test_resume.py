@@ -429,3 +429,23 @@ def test_early_stopping_is_not_undone_by_a_kill(write_recipe: WriteRecipe) -> No
     main([str(recipe)])
     assert results_of(folder)["training"]["epochs"] == 3
     assert_equal_runs(recipe.parent / "whole", folder)
+
+
+def test_patience_survives_a_resume(write_recipe: WriteRecipe) -> None:
+    """A run that waits for a better evaluation stops at the same step whether or not it was resumed in between."""
+    recipe = write_recipe(
+        num_train_epochs=9,
+        learning_rate=1e-30,
+        weight_decay=0.0,
+        early_stopping_patience=3,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        save_total_limit=50,
+    )
+    main([str(recipe)])
+    assert results_of(recipe.parent / "run")["training"]["steps"] == 8
+    back_to(recipe.parent / "run", recipe.parent / "again", 6)
+    main([str(recipe.parent / "again" / "recipe.json")])
+    assert_equal_runs(recipe.parent / "run", recipe.parent / "again")

@@ -118,10 +118,11 @@ def test_first_loss_is_the_mean_over_predicted_tokens(write_recipe: WriteRecipe)
     recipe = write_recipe()
     train(recipe)
     folder = recipe.parent / "run"
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer")
     blocks = pack(TokenStore(folder / "tokens" / "train"), block_size=32)
     model = build_model(
         architecture="gpt2",
-        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=tokenizer,
         block_size=32,
         dropout=0.0,
         model_config=TINY_GPT2,

@@ -87,6 +87,12 @@ def mean_nll(model: PreTrainedModel, rows: Rows) -> float:
     return total / count
 
 
+def trained(trainer: HindiLanguageModelTrainer) -> PreTrainedModel:
+    """Return the trainer's model."""
+    assert isinstance(trainer.model, PreTrainedModel)
+    return trainer.model
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Return a function that builds a trainer over 21 full training rows and 9 ragged validation rows."""
@@ -99,7 +105,7 @@ def make(tmp_path: Path) -> Make:
         evaluate: Rows | None = None,
         **arguments: Any,
     ) -> HindiLanguageModelTrainer:
-        settings = {
+        settings: dict[str, Any] = {
             "output_dir": str(tmp_path / "run"),
             "precision": "fp32",
             "global_batch_size": 4,
@@ -127,7 +133,7 @@ def test_eval_loss_does_not_depend_on_the_batch(
     rows = Rows(lengths, seed=3)
     trainer = make(architecture, evaluate=rows, per_device_eval_batch_size=batch_size)
     metrics = trainer.evaluate()
-    expected = mean_nll(trainer.model, rows)
+    expected = mean_nll(trained(trainer), rows)
     assert metrics["eval_loss"] == pytest.approx(expected, abs=1e-6)
     assert metrics["eval_perplexity"] == pytest.approx(math.exp(expected), rel=1e-6)
 
@@ -234,7 +240,7 @@ def test_gradient_checkpointing_does_not_change_the_losses(make: Make) -> None:
     for recompute in (False, True):
         trainer = make("llama", gradient_checkpointing=recompute)
         trainer.train()
-        assert trainer.model.is_gradient_checkpointing is recompute
+        assert trained(trainer).is_gradient_checkpointing is recompute
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
@@ -281,7 +287,7 @@ def test_best_model_is_loaded_at_the_end(make: Make, tmp_path: Path) -> None:
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert losses[-1] > min(losses), "the last evaluation must not be the best for this test to mean anything"
-    assert mean_nll(trainer.model, rows) == pytest.approx(min(losses), abs=1e-6)
+    assert mean_nll(trained(trainer), rows) == pytest.approx(min(losses), abs=1e-6)
     best = read_checkpoint(tmp_path / "run" / "checkpoints" / "checkpoint_best.pt")
     assert best["val_loss"] == min(losses)
     assert best["epoch"] == 1 + losses.index(min(losses))
@@ -528,3 +534,24 @@ def test_private_hooks_are_what_we_override(name: str, parameters: str) -> None:
     assert inspect.signature(getattr(HindiLanguageModelTrainer, name)).parameters.keys() == (
         inspect.signature(getattr(Trainer, name)).parameters.keys()
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (True, "loss", False)),
+        ({"metric_for_best_model": "eval_perplexity"}, (True, "eval_perplexity", False)),
+        ({"eval_strategy": "no"}, (False, "loss", False)),
+        ({"eval_strategy": "no", "load_best_model_at_end": False}, (False, "loss", False)),
+    ],
+)
+def test_best_model_is_the_lowest_where_the_run_evaluates(
+    tmp_path: Path, given: dict[str, Any], expected: tuple[bool, str, bool]
+) -> None:
+    """Loss and perplexity are better when smaller, and a run without evaluations exports its last weights."""
+    arguments = HindiTrainingArguments(output_dir=str(tmp_path), precision="fp32", **given)
+    assert (
+        arguments.load_best_model_at_end,
+        arguments.metric_for_best_model,
+        arguments.greater_is_better,
+    ) == expected

@@ -148,6 +148,16 @@ class Console(TrainerCallback):
         self.evaluating: tqdm[Any] | None = None
         self.told = 0
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            warmup = args.get_warmup_steps(state.max_steps)
+            capped = (
+                f" ({args.warmup_steps:g} asked for, at most a tenth of the run)" if warmup < args.warmup_steps else ""
+            )
+            say(f"Schedule: {args.lr_scheduler_type.lower()}, {state.max_steps} steps, warmup {warmup}{capped}")
+
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -136,6 +136,13 @@ def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
     }
 
 
+def check_fit(checkpoint: Mapping[str, Any], model: torch.nn.Module, *, path: Any) -> None:
+    """Raise UserError unless the checkpoint's weights have the names and shapes of the model's."""
+    own, theirs = model.state_dict(), checkpoint["model_state_dict"]
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in theirs.items()}:
+        raise UserError(f"{path}: the checkpoint is of another model: give the recipe that it was trained with")
+
+
 @contextmanager
 def unpacked(checkpoint: Mapping[str, Any], *, rank: int, processes: int) -> Iterator[str]:
     """Lay a checkpoint out as the folder that the stock Trainer resumes from, so that the stock code restores it."""

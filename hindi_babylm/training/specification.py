@@ -56,4 +56,8 @@ class SpecificationDefaults:
     )
     # The stock filter hides a NaN loss behind an average and synchronises the device at every step.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
+    # Off, a resumed run forgets how long early stopping has been waiting.
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Restore the patience of early stopping when a run is resumed."}
+    )
     project: str = field(default="hindi-babylm", metadata={"help": "Project name of the trackers."})

@@ -25,11 +25,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.trainer_utils import TrainOutput
 
 from hindi_babylm.metrics import perplexity
-from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import Console, Interruption, MetricLists, checkpoint_path
 from hindi_babylm.training.checkpoint import (
     BEST,
+    check_fit,
     collect_state,
     copy_as_best,
     read_checkpoint,
@@ -128,7 +128,7 @@ class HindiLanguageModelTrainer(Trainer):
         if resume_from_checkpoint is None or Path(resume_from_checkpoint).suffix != ".pt":
             return super().train(resume_from_checkpoint, *args, **kwargs)
         checkpoint = read_checkpoint(resume_from_checkpoint)
-        self._check_fit(checkpoint, resume_from_checkpoint)
+        check_fit(checkpoint, self.accelerator.unwrap_model(self.model), path=resume_from_checkpoint)
         self._seconds_before = checkpoint["seconds"]
         # The stock Trainer forgets a best checkpoint that is not a folder: it gets the folder of the best file.
         best = Path(resume_from_checkpoint).parent
@@ -248,11 +248,6 @@ class HindiLanguageModelTrainer(Trainer):
             self._load_best_model()
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         return TrainOutput(self.state.global_step, checkpoint["train_loss"] or 0.0, {"train_runtime": 0.0})
-
-    def _check_fit(self, checkpoint: Mapping[str, Any], path: Any) -> None:
-        own, theirs = self.accelerator.unwrap_model(self.model).state_dict(), checkpoint["model_state_dict"]
-        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in theirs.items()}:
-            raise UserError(f"{path}: the checkpoint is of another model: give the recipe that it was trained with")
 
 
 class _SetEpoch(TrainerCallback):
