@@ -116,6 +116,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     )
     if arguments.process_index == 0:
         if go_on and folder.corpus.exists():
+            folder.sweep()
             say(f"Going on with the unfinished run in {folder.path}")
         else:
             _write_data(recipe, folder)

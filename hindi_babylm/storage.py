@@ -137,6 +137,12 @@ class RunFolder:
     def final_model(self) -> Path:
         return self.path / "final_model"
 
+    def sweep(self) -> None:
+        """Delete the temporary files that a killed run could not."""
+        for path in self.path.rglob(".*.tmp"):
+            if path.is_file():
+                path.unlink()
+
     def clear(self) -> None:
         """Delete what a run writes, and nothing else that lies in the folder."""
         for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model):

@@ -431,6 +431,42 @@ def test_early_stopping_is_not_undone_by_a_kill(write_recipe: WriteRecipe) -> No
     assert_equal_runs(recipe.parent / "whole", folder)
 
 
+def test_kill_between_the_two_names_of_the_best_checkpoint(write_recipe: WriteRecipe) -> None:
+    """A best checkpoint whose second name was not made before the kill is the best one all the same."""
+    recipe = write_recipe(
+        learning_rate=1e-2,
+        save_strategy="steps",
+        save_steps=4,
+        eval_strategy="steps",
+        eval_steps=4,
+        save_total_limit=50,
+    )
+    main([str(recipe)])
+    back_to(recipe.parent / "run", recipe.parent / "again", 8)
+    checkpoints = recipe.parent / "again" / "checkpoints"
+    assert torch.load(checkpoints / "checkpoint_best.pt", weights_only=True)["step"] == 8
+    shutil.copy(checkpoints / "checkpoint_step_4.pt", checkpoints / "checkpoint_best.pt")
+    # No later evaluation is better, so what stands under the second name decides what is exported.
+    state = torch.load(checkpoints / "checkpoint_step_8.pt", weights_only=True)
+    state["finished"] = True
+    torch.save(state, checkpoints / "checkpoint_step_8.pt")
+    main([str(recipe.parent / "again" / "recipe.json")])
+    weights = load_file(recipe.parent / "again" / "final_model" / "model.safetensors")
+    assert all(torch.equal(value, state["model_state_dict"][name]) for name, value in weights.items())
+
+
+def test_leftovers_of_a_killed_write_are_swept(write_recipe: WriteRecipe) -> None:
+    """The temporary file of a write that a kill cut short is gone once the run is continued."""
+    recipe = write_recipe(save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4)
+    main([str(recipe)])
+    leftover = recipe.parent / "run" / "checkpoints" / ".checkpoint_step_9.pt.x1y2.tmp"
+    leftover.write_bytes(b"half a checkpoint")
+    for name in ("results.json", "training.json"):
+        (recipe.parent / "run" / name).unlink()
+    main([str(recipe)])
+    assert not leftover.exists()
+
+
 def test_patience_survives_a_resume(write_recipe: WriteRecipe) -> None:
     """A run that waits for a better evaluation stops at the same step whether or not it was resumed in between."""
     recipe = write_recipe(

@@ -202,11 +202,6 @@ class Console(TrainerCallback):
         say(f"Val Loss: {kwargs['metrics']['eval_loss']:.4f}")
         say(f"Perplexity: {kwargs['metrics']['eval_perplexity']:.2f}")
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            best = " (best so far)" if state.best_global_step == state.global_step else ""
-            say(f"Checkpoint saved: {checkpoint_path(args, state)}{best}")
-
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

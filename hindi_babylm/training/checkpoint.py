@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, TrainerCallback
 
 from hindi_babylm.storage import UserError, write_atomically
+from hindi_babylm.training.callbacks import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -105,6 +107,49 @@ def rotate_checkpoints(folder: Path, *, limit: int | None) -> None:
         # By time and not by number: a run that saves by epochs and was interrupted has names of both kinds.
         for path in sorted(_numbered(folder), key=lambda path: path.stat().st_mtime_ns)[:-limit]:
             path.unlink()
+
+
+class CheckpointWriter(TrainerCallback):
+    """Write checkpoints in a thread, one at a time, so that training does not wait for the disk."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+
+    def submit(self, path: Path, state: Mapping[str, Any], *, is_best: bool, limit: int | None) -> None:
+        """Copy `state` and write it to `path`, and as the best one if it is; then delete those past `limit`."""
+        self.wait()
+        self._pending = self._thread.submit(self._write, path, _copied(state, {}), is_best, limit)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let no training end before its last checkpoint is whole."""
+        self.wait()
+
+    def wait(self) -> None:
+        """Return when what was submitted is on the disk; raise what kept it from getting there."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    @staticmethod
+    def _write(path: Path, state: Mapping[str, Any], is_best: bool, limit: int | None) -> None:
+        save_checkpoint(path, state)
+        if is_best:
+            copy_as_best(path)
+        rotate_checkpoints(path.parent, limit=limit)
+        say(f"Checkpoint saved: {path}{' (best so far)' if is_best else ''}")
+
+
+def _copied(value: Any, seen: dict[tuple[Any, ...], torch.Tensor]) -> Any:
+    """Copy the tensors of nested dicts and lists to the CPU; tied ones stay one, as they are in the file."""
+    if isinstance(value, torch.Tensor):
+        key = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() == 0 or key not in seen:
+            seen[key] = value.detach().to("cpu", copy=True)
+        return seen[key]
+    if isinstance(value, Mapping):
+        return {name: _copied(item, seen) for name, item in value.items()}
+    return [_copied(item, seen) for item in value] if isinstance(value, list) else value
 
 
 def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:

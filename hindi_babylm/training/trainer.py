@@ -29,12 +29,11 @@ from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import Console, Interruption, MetricLists, checkpoint_path
 from hindi_babylm.training.checkpoint import (
     BEST,
+    CheckpointWriter,
     check_fit,
     collect_state,
     copy_as_best,
     read_checkpoint,
-    rotate_checkpoints,
-    save_checkpoint,
     unpacked,
 )
 from hindi_babylm.training.muon import build_muon
@@ -86,7 +85,7 @@ class HindiLanguageModelTrainer(Trainer):
         self.metrics: dict[str, list[float]] = {
             name: [] for name in ("train_loss", "val_loss", "perplexity", "learning_rate")
         }
-        self.interruption = Interruption()
+        self.interruption, self.writer = Interruption(), CheckpointWriter()
         self._seconds_before, self._started = 0.0, time.monotonic()
         self._unlogged: list[tuple[int, float, torch.Tensor, torch.Tensor | float, float]] = []
         # A factory in place of a class is how the stock Trainer takes an optimizer of several parts.
@@ -100,7 +99,7 @@ class HindiLanguageModelTrainer(Trainer):
             processing_class=processing_class,
             compute_metrics=exact_loss,
             optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
-            callbacks=[MetricLists(self.metrics), Console(self.metrics), *callbacks, self.interruption],
+            callbacks=[MetricLists(self.metrics), Console(self.metrics), *callbacks, self.interruption, self.writer],
         )
         for replaced in (ProgressCallback, PrinterCallback):
             self.remove_callback(replaced)
@@ -130,13 +129,15 @@ class HindiLanguageModelTrainer(Trainer):
         checkpoint = read_checkpoint(resume_from_checkpoint)
         check_fit(checkpoint, self.accelerator.unwrap_model(self.model), path=resume_from_checkpoint)
         self._seconds_before = checkpoint["seconds"]
+        folder, state = Path(resume_from_checkpoint).parent, checkpoint["trainer_state"]
+        if state["best_global_step"] == checkpoint["step"] and self.args.should_save:
+            copy_as_best(Path(resume_from_checkpoint))  # a kill may have come between the two names
         # The stock Trainer forgets a best checkpoint that is not a folder: it gets the folder of the best file.
-        best = Path(resume_from_checkpoint).parent
-        checkpoint["trainer_state"]["best_model_checkpoint"] = str(best) if (best / BEST).exists() else None
+        state["best_model_checkpoint"] = str(folder) if state["best_global_step"] else None
         if checkpoint["finished"]:
             return self._restore_finished(checkpoint)
-        with unpacked(checkpoint, rank=self.args.process_index, processes=self.args.world_size) as folder:
-            return super().train(folder, *args, **kwargs)
+        with unpacked(checkpoint, rank=self.args.process_index, processes=self.args.world_size) as unpacked_folder:
+            return super().train(unpacked_folder, *args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -221,13 +222,9 @@ class HindiLanguageModelTrainer(Trainer):
         is_best = self.state.best_global_step == self.state.global_step
         if is_best:
             self.state.best_model_checkpoint = str(path.parent)
-        checkpoint = collect_state(self)
+        state = collect_state(self)
         if self.args.should_save:
-            save_checkpoint(path, checkpoint)
-            if is_best:
-                copy_as_best(path)
-            rotate_checkpoints(path.parent, limit=self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
+            self.writer.submit(path, state, is_best=is_best, limit=self.args.save_total_limit)
 
     def _load_best_model(self) -> None:
         # Private: the stock one looks for its own files in the folder.
@@ -235,6 +232,8 @@ class HindiLanguageModelTrainer(Trainer):
             super()._load_best_model()
             return
         assert self.state.best_model_checkpoint is not None
+        self.writer.wait()
+        self.accelerator.wait_for_everyone()
         checkpoint = read_checkpoint(Path(self.state.best_model_checkpoint) / BEST)
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
 

@@ -1,0 +1,44 @@
+"""What only a CUDA device can show."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hindi_babylm.run import main
+from tests.test_resume import assert_equal_runs, back_to, results_of
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_resume_on_a_gpu_is_exact(write_recipe: WriteRecipe, precision: str) -> None:
+    """With dropout, in each precision with its scaler, a resumed run ends with the bits of one that never stopped."""
+    recipe = write_recipe(
+        precision=precision,
+        num_train_epochs=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        save_total_limit=50,
+    )
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content["model"]["dropout"] = 0.2
+    recipe.write_text(json.dumps(content), encoding="utf-8")
+    main([str(recipe)])
+    back_to(recipe.parent / "run", recipe.parent / "again", 4)
+    main([str(recipe.parent / "again" / "recipe.json")])
+    assert results_of(recipe.parent / "run")["training"]["precision"] == precision
+    assert_equal_runs(recipe.parent / "run", recipe.parent / "again")
+
+
+def test_automatic_precision_of_a_gpu(write_recipe: WriteRecipe) -> None:
+    """`auto` is bf16 where the GPU multiplies it natively, else fp16."""
+    recipe = write_recipe(precision="auto")
+    main([str(recipe)])
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    assert results_of(recipe.parent / "run")["training"]["precision"] == ("bf16" if native else "fp16")
