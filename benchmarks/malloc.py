@@ -16,10 +16,10 @@ def measure(keep: bool) -> float:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from hindi_babylm.run import _keep_freed_memory
+    from hindi_babylm.training.machine import keep_freed_memory
 
     if keep:
-        _keep_freed_memory()
+        keep_freed_memory()
     config = LlamaConfig(
         vocab_size=8192,
         hidden_size=256,

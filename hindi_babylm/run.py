@@ -1,8 +1,7 @@
 """The pipeline on one screen: prepare (corpus, tokenizer, blocks, model), then train, evaluate and report."""
 
-import ctypes
+import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,10 +54,11 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     Raises UserError for a folder that holds another run, and for what the data show to be wrong.
     """
     from hindi_babylm.reporting import summary
+    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
 
     _quiet_libraries()
-    _use_all_cores()
-    _keep_freed_memory()
+    use_all_cores()
+    keep_freed_memory()
     resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
     state = open_folder(folder, recipe, overwrite=overwrite)
@@ -247,29 +247,6 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _use_all_cores() -> None:
-    """Undo the one thread that `accelerate launch` gives to a process on a CPU unless told another number."""
-    import torch
-
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed memory: giving activations back to the kernel at every step costs a fifth of it.
-
-    See benchmarks/malloc.py. It matters on a CPU only; elsewhere nothing large is allocated here.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL("libc.so.6")
-        mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # malloc.h
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**30)
-        libc.mallopt(top_pad, 2**28)
-
-
 def _quiet_libraries() -> None:
     """Silence bars that tell a user nothing: those of saving and loading, and all of them without a terminal."""
     import datasets
@@ -290,7 +267,8 @@ def _read_documents(folder: Path) -> "Dataset":
     """Read the documents that a token store was made from: `text, source, document_id`."""
     import datasets
 
-    return datasets.Dataset.from_parquet(str(folder / "documents.parquet"))
+    with open(folder / "documents.jsonl", encoding="utf-8", newline="\n") as file:
+        return datasets.Dataset.from_list([json.loads(line) for line in file])
 
 
 def _write_data(recipe: Recipe, folder: RunFolder) -> None:
@@ -338,8 +316,10 @@ def _write_data(recipe: Recipe, folder: RunFolder) -> None:
         )
         ledger.add_tokens(split, documents["source"], store.lengths())
         if split != "train":
-            with write_atomically(folder.tokens / split / "documents.parquet") as temporary:
-                documents.select_columns(["text", "source", "document_id"]).to_parquet(temporary)
+            rows = documents.select_columns(["text", "source", "document_id"])
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            with write_atomically(folder.tokens / split / "documents.jsonl") as temporary:
+                temporary.write_bytes(lines.encode("utf-8"))
     write_json(folder.corpus, ledger.as_dict())
 
 

@@ -18,6 +18,7 @@ from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import MetricsFile
 from hindi_babylm.training.checkpoint import copy_as_best, read_checkpoint, rotate_checkpoints, save_checkpoint
+from hindi_babylm.training.machine import use_all_cores
 from hindi_babylm.training.muon import MuonWithAdamW, build_muon
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
@@ -555,3 +556,25 @@ def test_best_model_is_the_lowest_where_the_run_evaluates(
         arguments.metric_for_best_model,
         arguments.greater_is_better,
     ) == expected
+
+
+@pytest.mark.parametrize(
+    ("launched", "asked", "processes", "expected"),
+    [(True, "1", "1", 6), (True, "1", "2", 3), (True, "3", "1", 5), (False, "1", "1", 5)],
+)
+def test_threads_of_accelerate_are_undone(
+    monkeypatch: pytest.MonkeyPatch, launched: bool, asked: str, processes: str, expected: int
+) -> None:
+    """The single thread that accelerate launch gives by default becomes all cores; any other wish is left alone."""
+    if launched:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    else:
+        monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    threads = [5]
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: threads.append(number))
+    use_all_cores()
+    assert threads[-1] == expected

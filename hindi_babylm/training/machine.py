@@ -1,0 +1,29 @@
+"""Take from the processor what launchers and allocators leave unused."""
+
+import ctypes
+import os
+import platform
+import sys
+
+import torch
+
+
+def use_all_cores() -> None:
+    """Undo the one thread that `accelerate launch` gives to a process on a CPU unless told another number."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory: giving activations back to the kernel at every step costs a fifth of it.
+
+    See benchmarks/malloc.py. It matters on a CPU only; elsewhere nothing large is allocated here.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # malloc.h
+        libc.mallopt(mmap_threshold, 2**25)
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(top_pad, 2**28)
