@@ -145,6 +145,8 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
     The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
     (try again: the same command continues) when a signal has ended the training.
     """
+    from transformers.trainer_utils import get_last_checkpoint
+
     from hindi_babylm.curriculum import CurriculumSampler
     from hindi_babylm.reporting import environment, peak_memory_bytes
     from hindi_babylm.storage import replace_folder, sha256
@@ -180,7 +182,11 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
             f"{arguments.precision}"
         )
     os.environ.setdefault("WANDB_PROJECT", arguments.project)  # the stock callback reads the project nowhere else
-    if resume is None:
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        if trainer.is_world_process_zero():
+            say("FSDP or DeepSpeed: checkpoints are transformers' sharded folders, checkpoint-{step}, and no .pt files")
+        resume = resume or get_last_checkpoint(str(folder.path))
+    elif resume is None:
         found, refused = newest_checkpoint(folder.checkpoints)
         resume = str(found) if found else None
         if trainer.is_world_process_zero():

@@ -1,6 +1,5 @@
 """A run that was stopped, anywhere, and continued by the same command equals one that never stopped."""
 
-import hashlib
 import json
 import os
 import random
@@ -13,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hindi_babylm.run import main
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+from tests.logged_run import logging_training_step
 
 WriteRecipe = Callable[..., Path]
 ROOT = Path(__file__).parent.parent
@@ -72,14 +73,7 @@ def back_to(folder: Path, target: Path, step: int) -> None:
 def block_log(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]]:
     """Log a hash of every row that a training step sees, by the number of completed steps."""
     log: dict[int, list[str]] = {}
-    original = HindiLanguageModelTrainer.training_step
-
-    def training_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        hashes = [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in inputs["input_ids"].cpu()]
-        log.setdefault(self.state.global_step, []).extend(hashes)
-        return original(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", training_step)
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", logging_training_step(log))
     return log
 
 
@@ -187,6 +181,35 @@ def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None
             assert second[name] == pytest.approx(value, abs=tolerance), (name, first, second)
 
 
+def test_two_processes_train_on_the_rows_of_one(write_recipe: WriteRecipe, block_log: dict[int, list[str]]) -> None:
+    """At every step two processes see together the rows that one sees, each once, in every epoch."""
+    recipe = write_recipe(num_train_epochs=3, eval_strategy="no", save_strategy="no")
+    main([str(recipe)])
+    content = json.loads(moved(recipe, "two").read_text(encoding="utf-8"))
+    content["training"]["use_cpu"] = True
+    copy = recipe.with_name("two.json")
+    copy.write_text(json.dumps(content), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "tests.logged_run", str(copy), str(recipe.parent / "rows")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    ranks = [json.loads((recipe.parent / f"rows-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    padding = set()
+    for step, rows in block_log.items():
+        together = ranks[0][str(step)] + ranks[1][str(step)]
+        extra = sorted(set(together) - set(rows))
+        padding.update(extra)
+        assert sorted(row for row in together if row not in extra) == sorted(rows), f"step {step}"
+    assert len(padding) == 1, "rows that fill up an epoch are all one and the same"
+    assert len(block_log) == len(ranks[0])
+
+
 def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
     """A checkpoint of two processes continues on two to the same bits, and is refused on one."""
     recipe = write_recipe(
@@ -259,7 +282,11 @@ def kill_and_finish(recipe: Path, *, kills: int, processes: int, seed: int) -> N
             process.wait(timeout=draw.uniform(0.3, 1.0) * life)
             break  # the machine was faster this time: the run is finished
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            ranks = psutil.Process(process.pid).children()
+            if ranks:
+                draw.choice(ranks).kill()  # one rank alone: the launcher ends the other
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     finish(copy, processes=processes)
     assert_equal_runs(recipe.parent / "run", recipe.parent / "killed")
