@@ -167,7 +167,7 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
     dataset of the hub (or a local folder laid out like one) with `config`, `split` and `revision`; `bundled` is
     "all" or the name of a file of the bundled corpus. `text_column` names the text ("text"); columns `id`, `work`
     and `source` are used where present. A `.txt` file is cut into documents at blank lines unless `sample_by` says
-    "line" or "document".
+    "line" or "document"; of several files each is one work, of a single file each document.
 
     Raises UserError, naming the source, when nothing is there or the text column is missing.
     """
@@ -192,9 +192,11 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
         tables = []
         for (builder, options), group in _group_by_format(files).items():
             settings = dict(options)
-            if builder == "text" and "sample_by" in source:
-                settings["sample_by"] = source["sample_by"]
-            tables.append(_open(label, _loader(builder, group, settings)))
+            if builder == "text":
+                unit = source.get("sample_by", settings["sample_by"])
+                settings["sample_by"] = "document" if len(group) > 1 else unit
+            rows = _open(label, _loader(builder, group, settings))
+            tables.append(_cut(rows, unit) if builder == "text" and len(group) > 1 else rows)
         rows = datasets.concatenate_datasets([_harmonise(table) for table in tables]) if len(tables) > 1 else tables[0]
 
     column = source.get("text_column", "text")
@@ -331,6 +333,21 @@ def _open(label: str, load: "Callable[[], Dataset]") -> "Dataset":
             f"corpus: cannot read source {label!r}: {reason[:300].rstrip('. ')}; is it there, whole, and not empty? "
             "mend it or leave it out"
         ) from error
+
+
+def _cut(rows: "Dataset", unit: str) -> "Dataset":
+    """Cut rows of whole text files into documents that share their file's work."""
+
+    def cut(batch: dict[str, list[str]]) -> dict[str, list[str]]:
+        documents: dict[str, list[str]] = {"text": [], "work": []}
+        for text in batch["text"]:
+            parts = {"paragraph": text.split("\n\n"), "line": text.split("\n"), "document": [text]}[unit]
+            documents["text"] += [part for part in parts if part]
+            # By its content: the name and place of a file do not decide over its split.
+            documents["work"] += [f"{_hash(text):016x}" for part in parts if part]
+        return documents
+
+    return rows.map(cut, batched=True, batch_size=16, remove_columns=rows.column_names, load_from_cache_file=False)
 
 
 def _harmonise(rows: "Dataset") -> "Dataset":

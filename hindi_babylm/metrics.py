@@ -41,10 +41,12 @@ def bootstrap_interval(
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
     generator = np.random.default_rng(seed)
-    # Multinomial counts are the same draw as indices with replacement, without an (samples, items) index array.
-    counts = generator.multinomial(len(top), np.full(len(top), 1 / len(top)), size=BOOTSTRAP_SAMPLES)
-    totals = counts @ bottom
-    ratios = (counts @ top)[totals > 0] / totals[totals > 0]
+    ratios = []
+    for _ in range(BOOTSTRAP_SAMPLES):
+        counts = generator.multinomial(len(top), np.full(len(top), 1 / len(top)))
+        total = counts @ bottom
+        if total > 0:
+            ratios.append(counts @ top / total)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return float(low), float(high)

@@ -61,7 +61,10 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
             f"{training['steps']} steps, {training['epochs']:.2f} epochs, {training['words_seen']:,.0f} words seen, "
             f"{training['seconds']:.0f} s",
         ),
-        ("weights of", f"the {results['model']['which']} evaluation, precision {training['precision']}"),
+        (
+            "weights",
+            f"{results['model']['which']}, of step {results['model']['step']}; trained in {training['precision']}",
+        ),
         ("test bits per byte", _interval(test["bits_per_byte"], 3)),
         ("  unigram floor", f"{test['unigram_bits_per_byte']['value']:.3f}; {_against_floor(test)}"),
         ("test word perplexity", _interval(test["word_perplexity"], 1)),
@@ -93,7 +96,9 @@ def _against_floor(test: Mapping[str, Any]) -> str:
     return f"the model is {abs(share):.1f} % {'under' if share > 0 else 'OVER'} it"
 
 
-def _interval(figure: Mapping[str, float], digits: int) -> str:
+def _interval(figure: Mapping[str, float | None], digits: int) -> str:
+    if any(figure[name] is None for name in ("value", "low", "high")):
+        return "past the range of a float"
     return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
 
 

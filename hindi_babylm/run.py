@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,18 +61,21 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     use_all_cores()
     keep_freed_memory()
     resume = recipe.training.pop("resume_from_checkpoint", None)
+    if resume is not None and not resume.endswith(".pt"):
+        raise UserError(f"training.resume_from_checkpoint = {resume!r}: expected the .pt file of a checkpoint")
     folder = RunFolder(recipe.output_dir)
-    state = open_folder(folder, recipe, overwrite=overwrite)
-    if state == "finished":
-        say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
-    else:
-        prepared = prepare(recipe, folder, go_on=state == "unfinished")
-        is_main = prepared.arguments.process_index == 0
-        if not folder.training.exists():
-            train(prepared, folder, config=recipe.resolved(), resume=resume)
-        if not is_main:
-            return {}  # the other processes do not wait: a long evaluation would outlast their time-out
-        evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
+    is_main = os.environ.get("RANK", "0") == "0"
+    with folder.locked() if is_main else nullcontext():
+        state = open_folder(folder, recipe, overwrite=overwrite)
+        if state == "finished":
+            say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
+        else:
+            prepared = prepare(recipe, folder, go_on=state == "unfinished")
+            if not folder.training.exists():
+                train(prepared, folder, config=recipe.resolved(), resume=resume)
+            if not is_main:
+                return {}  # the other processes do not wait: a long evaluation would outlast their time-out
+            evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
     results: dict[str, Any] = read_json(folder.results)
     say(summary(results, folder=folder.path))
     return results
@@ -86,7 +90,8 @@ def open_folder(folder: RunFolder, recipe: Recipe, *, overwrite: bool) -> str:
         f"{section}.{key}"
         for section in now
         for key in {**before.get(section, {}), **now[section]}
-        if before.get(section, {}).get(key) != now[section].get(key)
+        # The folder may have been moved, or be named by another path to it.
+        if key != "output_dir" and before.get(section, {}).get(key) != now[section].get(key)
     ]
     if different:
         raise UserError(
@@ -219,7 +224,8 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
             "peak_memory_bytes": peak_memory_bytes(),
             "precision": arguments.precision,
         }
-        write_json(folder.training, {"which": "best" if best else "last", "training": facts})
+        step = trainer.state.best_global_step if best else trainer.state.global_step
+        write_json(folder.training, {"which": "best" if best else "last", "step": step, "training": facts})
 
 
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
@@ -240,7 +246,12 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
     facts = read_json(folder.training)
     results = {
         "format": 1,
-        "model": {"architecture": architecture, "parameters": count_parameters(model), "which": facts["which"]},
+        "model": {
+            "architecture": architecture,
+            "parameters": count_parameters(model),
+            "which": facts["which"],
+            "step": facts["step"],
+        },
         "training": facts["training"],
         **figures,
         "continuations": continue_texts(model, tokenizer, texts["test"]),
@@ -270,7 +281,7 @@ def _wait_for_everyone() -> None:
 
 
 def _read_documents(folder: Path) -> "Dataset":
-    """Read the documents that a token store was made from: `text, source, document_id`."""
+    """Read the documents that a token store was made from: `text, source, document_id, work`."""
     import datasets
 
     with open(folder / "documents.jsonl", encoding="utf-8", newline="\n") as file:
@@ -316,17 +327,19 @@ def _write_data(recipe: Recipe, folder: RunFolder) -> None:
         f"Tokenizer: {len(tokenizer):,} tokens; on validation {report['tokens_per_word']:.2f} tokens a word, "
         f"{100 * report['round_trip']:.1f} % of documents come back whole"
     )
+    if report["round_trip"] < 1:
+        say("Warning: this tokenizer loses text, so its bits per byte do not compare with a lossless one's.")
     for split, documents in texts.items():
         store = TokenStore.write(
             folder.tokens / split, texts=documents["text"], words=documents["words"], tokenizer=tokenizer
         )
         ledger.add_tokens(split, documents["source"], store.lengths())
         if split != "train":
-            rows = documents.select_columns(["text", "source", "document_id"])
+            rows = documents.select_columns(["text", "source", "document_id", "work"])
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             with write_atomically(folder.tokens / split / "documents.jsonl") as temporary:
                 temporary.write_bytes(lines.encode("utf-8"))
-    write_json(folder.corpus, ledger.as_dict())
+    write_json(folder.corpus, {**ledger.as_dict(), "tokenizer": {"validation": report}})
 
 
 if __name__ == "__main__":

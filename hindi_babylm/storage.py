@@ -138,17 +138,48 @@ class RunFolder:
         return self.path / "final_model"
 
     def sweep(self) -> None:
-        """Delete the temporary files that a killed run could not."""
-        for path in self.path.rglob(".*.tmp"):
-            if path.is_file():
-                path.unlink()
+        """Delete the temporary files and folders that a killed run could not."""
+        for path in list(self.path.rglob(".*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Delete what a run writes, and nothing else that lies in the folder."""
+        # The files say what is there, so they go first: a kill in between leaves a folder that claims nothing.
+        for path in (self.recipe, self.results, self.training, self.corpus, self.environment, self.metrics):
+            path.unlink(missing_ok=True)
         for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.recipe, self.environment, self.corpus, self.metrics, self.training, self.results):
-            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; a process that dies lets go of it.
+
+        Raises UserError when another process holds it: two would write into each other's files.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w", encoding="utf-8") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} is in use by another process: wait for it, stop it, or choose another --output_dir"
+                ) from error
+            try:
+                yield
+            finally:
+                if [path.name for path in self.path.iterdir()] == [".lock"]:  # refused before anything was written
+                    (self.path / ".lock").unlink()
+                    self.path.rmdir()
+
+
+def _lock(file: Any) -> None:
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -572,3 +572,18 @@ def test_one_bundled_file_opens_by_name(bundled: dict[str, list[dict[str, str]]]
     """A bundled file is named without its ending."""
     rows = bundled["common_voice_sentences.jsonl.xz"]
     assert texts_of({"bundled": "common_voice_sentences"}) == [row["text"] for row in rows]
+
+
+@pytest.mark.parametrize("unit", ["paragraph", "line", "document"])
+def test_text_files_are_works(tmp_path: Path, unit: str) -> None:
+    """Of several text files each is one work, whatever its name, so no story straddles two splits."""
+    for number in range(6):
+        lines = [f"कहानी {number} वाक्य {part} ।" for part in range(5)]
+        (tmp_path / f"{number}.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    documents = load_source({"path": str(tmp_path), "sample_by": unit})
+    assert len(documents) == {"paragraph": 30, "line": 30, "document": 6}[unit]
+    stories = {(row["text"].split()[1], row["work"]) for row in documents}
+    assert len(stories) == len({work for _, work in stories}) == 6
+    (tmp_path / "0.txt").rename(tmp_path / "9.txt")
+    again = load_source({"path": str(tmp_path), "sample_by": unit})
+    assert set(again["work"]) == set(documents["work"])

@@ -120,6 +120,7 @@ def test_uniform_model_has_its_closed_form() -> None:
     scores = score_documents(
         texts=texts,
         sources=["a", "b"],
+        works=["a", "b"],
         nll=nll,
         tokens=[3, 4],
         unigram_nll=unigram_nll(np.zeros(VOCABULARY, dtype=np.int64), documents),
@@ -135,7 +136,12 @@ def test_score_documents_divides_totals_by_counted_units() -> None:
     """Each figure is the total NLL over units counted by hand, and the sources partition it."""
     texts = ["क्षत्रिय है।", "ab 12"]
     scores = score_documents(
-        texts=texts, sources=["x", "y"], nll=np.array([6.0, 4.0]), tokens=[4, 2], unigram_nll=np.array([9.0, 9.0])
+        texts=texts,
+        sources=["x", "y"],
+        works=["x", "y"],
+        nll=np.array([6.0, 4.0]),
+        tokens=[4, 2],
+        unigram_nll=np.array([9.0, 9.0]),
     )
     bits = 10 / math.log(2)
     assert scores["characters"] == 17

@@ -501,5 +501,6 @@ def test_documentation_has_a_row_for_every_key() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
     keys = {f.name for section in SECTIONS.values() for f in dataclasses.fields(section)}
     keys |= {f.name for f in dataclasses.fields(HindiTrainingArguments) if f.init}
-    assert documented <= keys | {"local_rank"}
+    # Fields that the lowest version of transformers does not have yet.
+    assert documented <= keys | {"local_rank", "activation_checkpointing", "activation_checkpointing_kwargs"}
     assert keys - documented <= {"local_rank"}

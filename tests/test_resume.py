@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from hindi_babylm.run import main
+from hindi_babylm.training.callbacks import Interruption
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.logged_run import logging_training_step
 
@@ -167,6 +168,7 @@ def moved(recipe: Path, name: str) -> Path:
     return path
 
 
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
 def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None:
     """Two processes of 4 rows give the losses, the evaluation and the word counts of one process of 8."""
     recipe = write_recipe(num_train_epochs=2)
@@ -181,6 +183,7 @@ def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None
             assert second[name] == pytest.approx(value, abs=tolerance), (name, first, second)
 
 
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
 def test_two_processes_train_on_the_rows_of_one(write_recipe: WriteRecipe, block_log: dict[int, list[str]]) -> None:
     """At every step two processes see together the rows that one sees, each once, in every epoch."""
     recipe = write_recipe(num_train_epochs=3, eval_strategy="no", save_strategy="no")
@@ -210,6 +213,7 @@ def test_two_processes_train_on_the_rows_of_one(write_recipe: WriteRecipe, block
     assert len(block_log) == len(ranks[0])
 
 
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
 def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
     """A checkpoint of two processes continues on two to the same bits, and is refused on one."""
     recipe = write_recipe(
@@ -261,6 +265,61 @@ def test_signal_writes_a_checkpoint_and_the_same_command_continues(write_recipe:
     again = finish(copy)
     assert f"Resuming from {checkpoint}" in again.stdout
     assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")
+
+
+def signalling_at(stop: int) -> Callable[..., None]:
+    """Return an `on_step_end` during which a signal arrives after step `stop`."""
+    original = Interruption.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step == stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        original(self, args, state, *rest, **kwargs)
+
+    return on_step_end
+
+
+def test_signal_in_an_epoch_costs_nothing_with_the_default_strategies(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle and at the end of epochs, a run with evaluations and patience goes on exactly."""
+    recipe = write_recipe(num_train_epochs=4, early_stopping_patience=2, learning_rate=0.3)
+    main([str(recipe)])
+    steps = results_of(recipe.parent / "run")["training"]["steps"]
+    for stop in (4, 9, 13):
+        copy = moved(recipe, f"stopped-{stop}")
+        with monkeypatch.context() as patch:
+            patch.setattr(Interruption, "on_step_end", signalling_at(stop))
+            with pytest.raises(SystemExit) as ended:
+                main([str(copy)])
+        assert ended.value.code == 75
+        assert stop < steps
+        main([str(copy)])
+        assert_equal_runs(recipe.parent / "run", recipe.parent / f"stopped-{stop}")
+
+
+def test_folder_in_use_is_refused(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second process on a run folder that is being written is refused in one line."""
+    from hindi_babylm.storage import RunFolder
+
+    recipe = write_recipe()
+    with RunFolder(recipe.parent / "run").locked(), pytest.raises(SystemExit) as stop:
+        main([str(recipe)])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {recipe.parent / 'run'} is in use by another process: ")
+    assert not (recipe.parent / "run").exists()
+
+
+def test_named_checkpoint_of_another_recipe_is_refused(
+    write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint would bring its own schedule and rates along: another recipe's is refused with the keys."""
+    recipe = write_recipe(save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4)
+    main([str(recipe)])
+    checkpoint = recipe.parent / "run" / "checkpoints" / "checkpoint_best.pt"
+    with pytest.raises(SystemExit):
+        main([str(moved(recipe, "other")), "--learning_rate", "0.5", "--resume_from_checkpoint", str(checkpoint)])
+    assert "of another recipe (it differs in training.learning_rate)" in capsys.readouterr().err
 
 
 def kill_and_finish(recipe: Path, *, kills: int, processes: int, seed: int) -> None:
@@ -425,7 +484,10 @@ def test_resume_from_a_named_file(write_recipe: WriteRecipe) -> None:
     main([str(recipe)])
     checkpoint = recipe.parent / "run" / "checkpoints" / "checkpoint_step_8.pt"
     copy = moved(recipe, "fork")
+    before = {path: path.stat().st_mtime_ns for path in (recipe.parent / "run").rglob("*") if path.is_file()}
     main([str(copy), "--resume_from_checkpoint", str(checkpoint)])
+    after = {path: path.stat().st_mtime_ns for path in (recipe.parent / "run").rglob("*") if path.is_file()}
+    assert after == before, "the run that the checkpoint is taken from is left alone"
     assert events_of(recipe.parent / "run") == events_of(recipe.parent / "fork")
     main([str(copy)])  # finished: the flag does not make another recipe of it
 

@@ -211,7 +211,7 @@ def test_folder_of_another_recipe_is_refused(write_recipe: WriteRecipe, capsys: 
     """A folder that holds another recipe's run is refused in one line with the differing key, and left alone."""
     recipe = write_recipe()
     train(recipe)
-    before = {path: path.stat().st_mtime_ns for path in (recipe.parent / "run").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (recipe.parent / "run").rglob("[!.]*")}
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main([str(recipe), "--learning_rate", "0.002"])
@@ -220,7 +220,7 @@ def test_folder_of_another_recipe_is_refused(write_recipe: WriteRecipe, capsys: 
         f"error: {recipe.parent / 'run'} holds a run of another recipe (it differs in training.learning_rate): "
         "choose another --output_dir, or --overwrite to start again\n"
     )
-    assert {path: path.stat().st_mtime_ns for path in (recipe.parent / "run").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (recipe.parent / "run").rglob("[!.]*")} == before
 
 
 def test_overwrite_starts_again(write_recipe: WriteRecipe) -> None:
@@ -266,3 +266,30 @@ def test_data_error_is_one_line(tmp_path: Path, write_recipe: WriteRecipe) -> No
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: corpus: 'nowhere.txt' matches no readable file")
     assert not (tmp_path / "run" / "corpus.json").exists()
+
+
+def test_diverged_run_says_so(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run whose weights are no numbers ends in one line that says what to change."""
+    recipe = write_recipe(learning_rate=1e30, max_grad_norm=0.0, eval_strategy="no", save_strategy="no")
+    with pytest.raises(SystemExit) as stop:
+        main([str(recipe)])
+    assert stop.value.code == 2
+    assert "its training diverged; begin again with a lower learning_rate" in capsys.readouterr().err
+
+
+def test_prompt_longer_than_the_context(write_recipe: WriteRecipe) -> None:
+    """A context of a few tokens ends a run with its samples all the same."""
+    recipe = write_recipe()
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content["model"]["block_size"] = 4
+    recipe.write_text(json.dumps(content), encoding="utf-8")
+    assert len(train(recipe)["continuations"]) == 3
+
+
+def test_run_folder_may_be_moved(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished run is known under another path to its folder."""
+    recipe = write_recipe()
+    train(recipe)
+    (recipe.parent / "run").rename(recipe.parent / "moved")
+    main([str(recipe), "--output_dir", str(recipe.parent / "moved")])
+    assert "finished run" in capsys.readouterr().out

@@ -353,7 +353,7 @@ def test_rotation_goes_by_age_and_not_by_name(tmp_path: Path) -> None:
 def test_best_copy_survives_its_origin(tmp_path: Path) -> None:
     """checkpoint_best.pt stays whole when the numbered file that it was made from is rotated away."""
     save_checkpoint(tmp_path / "checkpoint_step_1.pt", {"step": 1})
-    copy_as_best(tmp_path / "checkpoint_step_1.pt")
+    copy_as_best(tmp_path / "checkpoint_step_1.pt", tmp_path)
     (tmp_path / "checkpoint_step_1.pt").unlink()
     assert read_checkpoint(tmp_path / "checkpoint_best.pt")["step"] == 1
 

@@ -1,5 +1,6 @@
 """Exact negative log-likelihoods of documents under a finished model, and every figure that follows from them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hindi_babylm.metrics import bits_per_unit, bootstrap_interval, perplexity
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
+from hindi_babylm.storage import UserError
 
 IGNORED = -100
 # Positions of a batch times the vocabulary: bounds the fp32 logits to 512 MiB.
@@ -24,7 +26,8 @@ def document_nll(
 
     A document is `(tokens,)` without its EOS, which is the context of its first token; its closing EOS is not
     counted. Past `block_size` a window slides by half of it, so that a token has at least half a window of context.
-    The model is run as it is given: in fp32, outside autocast, for reported figures.
+    The model is run as it is given: in fp32, outside autocast, for reported figures. Raises UserError for a model
+    that has diverged.
     """
     rows: list[tuple[int, np.ndarray, int]] = []
     for index, tokens in enumerate(documents):
@@ -50,6 +53,11 @@ def document_nll(
             np.add.at(totals, [index for index, _, _ in batch], sums)
             position += len(batch)
             progress.update(len(batch))
+    if not np.isfinite(totals).all():
+        raise UserError(
+            "evaluation: the model's probabilities are not finite: its training diverged; begin again with a lower "
+            "learning_rate or a longer warmup_steps"
+        )
     return totals
 
 
@@ -75,9 +83,15 @@ def windows(tokens: int, block_size: int) -> list[tuple[int, int, int]]:
 
 
 def score_documents(
-    *, texts: Sequence[str], sources: Sequence[str], nll: np.ndarray, tokens: Sequence[int], unigram_nll: np.ndarray
+    *,
+    texts: Sequence[str],
+    sources: Sequence[str],
+    works: Sequence[str],
+    nll: np.ndarray,
+    tokens: Sequence[int],
+    unigram_nll: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the perplexity family of a split, each figure with its 95 % interval over documents.
+    """Return the perplexity family of a split, each figure with its 95 % interval over works.
 
     `nll` and `unigram_nll` are nats a document `(documents,)`. Bytes are those of NFC UTF-8; only figures per byte,
     character, akshara and word compare across tokenizers.
@@ -90,19 +104,22 @@ def score_documents(
         "aksharas": np.asarray([count_aksharas(text) for text in texts]),
     }
     total = float(nll.sum())
+    # The split draws works, so works are resampled: documents of one work resemble each other.
+    _, group = np.unique(np.asarray(works), return_inverse=True)
+
+    def interval(of: np.ndarray, unit: str) -> tuple[float, float]:
+        return bootstrap_interval(np.bincount(group, of), np.bincount(group, units[unit]))
 
     def per_unit(unit: str, of: np.ndarray) -> dict[str, float]:
-        low, high = bootstrap_interval(of, units[unit])
+        low, high = interval(of, unit)
         value = bits_per_unit(float(of.sum()), float(units[unit].sum()))
         return {"value": value, "low": bits_per_unit(low, 1), "high": bits_per_unit(high, 1)}
 
-    def perplexity_per(unit: str) -> dict[str, float]:
-        low, high = bootstrap_interval(nll, units[unit])
-        return {
-            "value": perplexity(total, float(units[unit].sum())),
-            "low": perplexity(low, 1),
-            "high": perplexity(high, 1),
-        }
+    def perplexity_per(unit: str) -> dict[str, float | None]:
+        low, high = interval(nll, unit)
+        figures = {"value": total / float(units[unit].sum()), "low": low, "high": high}
+        # JSON has no infinity: null stands for what is past the range of a float.
+        return {name: value if math.isfinite(value := perplexity(nats, 1)) else None for name, nats in figures.items()}
 
     by_source: dict[str, dict[str, float | int]] = {}
     for source in sorted(set(sources)):

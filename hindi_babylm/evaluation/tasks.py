@@ -48,6 +48,7 @@ def evaluate_model(
         results[name] = score_documents(
             texts=texts["text"],
             sources=texts["source"],
+            works=texts["work"],
             nll=nll,
             tokens=[len(tokens) for tokens in documents],
             unigram_nll=unigram_nll(counts, documents),
@@ -86,8 +87,11 @@ def continue_texts(
     continuations = []
     for row in rows:
         prompt = " ".join(texts[row]["text"].split()[:PROMPT_WORDS])
+        positions = model.config.max_position_embeddings
         inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
-        room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
+        # A prompt of long words may fill a short context: its end is what the continuation hangs on.
+        inputs = {name: ids[:, -max(1, positions // 2) :] for name, ids in inputs.items()}
+        room = positions - inputs["input_ids"].shape[1]
         generate: Any = model.generate
         ids = generate(
             **inputs,

@@ -23,6 +23,15 @@ from hindi_babylm.recipe.sections import (
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.specification import SpecificationDefaults
 
+# Stock switches that would break what a run promises.
+REFUSED = {
+    "auto_find_batch_size": "the batch is global_batch_size and nothing else; lower per_device_train_batch_size",
+    "dataloader_drop_last": "every block is trained on; none is dropped",
+    "ignore_data_skip": "a resumed run would see other blocks",
+    "batch_eval_metrics": "the validation loss is computed over all blocks",
+    "enable_jit_checkpoint": "SIGTERM already ends a run with a checkpoint",
+}
+
 
 def parse_recipe(path: str | Path, flags: Sequence[str] = ()) -> Recipe:
     """Read a recipe and lay `flags` (`--key value ...`, flat over all sections) over it.
@@ -222,6 +231,9 @@ def _check_together(recipe: Recipe) -> None:
             f"{where}: training.early_stopping_patience {training['early_stopping_patience']} needs evaluations: "
             "set eval_strategy to steps or epoch, or leave it out"
         )
+    for key, reason in REFUSED.items():
+        if training.get(key):
+            raise UserError(f"{where}: training.{key} = true: {reason}: leave it out")
     if training.get("push_to_hub"):
         raise UserError(
             f"{where}: training.push_to_hub = true: publishing is not there yet: leave it out, and upload the run's "

@@ -124,8 +124,23 @@ class Interruption(TrainerCallback):
             asked = torch.tensor([self.asked], device=args.device, dtype=torch.int64)
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
             self.asked = bool(asked.item())
-        if self.asked and not control.should_training_stop:
-            self.agreed = control.should_save = control.should_training_stop = True
+        if self.asked:
+            self.agreed = True
+            # At the end of an epoch its evaluation comes first: a checkpoint without it would lose it.
+            control.should_save = control.should_save or not _is_whole(state.epoch)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.agreed:
+            # An epoch that was left in the middle has no end: what belongs to it is done by the run that goes on.
+            control.should_save = _is_whole(state.epoch)
+            control.should_evaluate = control.should_evaluate and _is_whole(state.epoch)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Only now: the checkpoint says whether the run had ended by itself.
+        if self.agreed:
+            control.should_training_stop = True
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -212,12 +227,15 @@ class Console(TrainerCallback):
 
 def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:
     """Return where the checkpoint of this moment lies: `checkpoint_epoch_{N}.pt`, else `checkpoint_step_{N}.pt`."""
-    epoch = state.epoch or 0.0
     # A run that saves by epochs may be interrupted in the middle of one.
-    by_epoch = args.save_strategy == "epoch" and epoch == int(epoch)
-    name = f"checkpoint_epoch_{int(epoch)}.pt" if by_epoch else f"checkpoint_step_{state.global_step}.pt"
+    by_epoch = args.save_strategy == "epoch" and _is_whole(state.epoch)
+    name = f"checkpoint_epoch_{int(state.epoch or 0)}.pt" if by_epoch else f"checkpoint_step_{state.global_step}.pt"
     assert args.output_dir is not None  # TrainingArguments fills it in
     return Path(args.output_dir) / "checkpoints" / name
+
+
+def _is_whole(epoch: float | None) -> bool:
+    return epoch == int(epoch or 0)
 
 
 def bar(description: str, total: int, initial: int = 0) -> "tqdm[Any]":

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers.trainer_callback import ExportableState, TrainerCallback
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+from transformers.training_args import ParallelMode
 
 from hindi_babylm.storage import UserError, write_atomically
 from hindi_babylm.training.callbacks import say
@@ -24,6 +26,7 @@ from hindi_babylm.training.callbacks import say
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from hindi_babylm.training.arguments import HindiTrainingArguments
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 FORMAT = 1
@@ -78,34 +81,58 @@ def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, Pre
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the whole numbered checkpoint of the most steps in `folder`, and a line on each that is not whole."""
-    steps: dict[Path, int] = {}
+    """Return the newest whole numbered checkpoint of `folder`, and a line on each newer one that is not whole."""
     refused = []
-    for path in sorted(_numbered(folder)):
+    for path in sorted(_numbered(folder), key=_age, reverse=True):
         try:
-            steps[path] = int(read_checkpoint(path)["step"])
+            read_checkpoint(path)
         except UserError as error:
             refused.append(str(error))
-    return max(steps, key=steps.__getitem__, default=None), refused
+        else:
+            return path, refused
+    return None, refused
 
 
-def copy_as_best(path: Path) -> Path:
-    """Give the checkpoint at `path` its second name, `checkpoint_best.pt`, without writing its bytes again."""
-    best = path.with_name(BEST)
+def copy_as_best(path: Path, folder: Path) -> Path:
+    """Give the checkpoint at `path` the name `checkpoint_best.pt` in `folder`, without writing its bytes again."""
+    best = folder / BEST
     with write_atomically(best) as temporary:
         temporary.unlink()
         try:
             os.link(path, temporary)
-        except OSError:  # a file system without hard links
+        except OSError:  # another file system, or one without hard links
             shutil.copyfile(path, temporary)
     return best
+
+
+def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write: bool) -> None:
+    """Let `folder` hold the best checkpoint that the state of `checkpoint`, read from `path`, speaks of.
+
+    A kill may have come between the two names of the best checkpoint, and a named checkpoint may be of another
+    folder, which is left as it is. Only the process that may `write` touches files. Raises UserError when the best checkpoint is nowhere to be had.
+    """
+    state = checkpoint["trainer_state"]
+    step = state["best_global_step"]
+    # The stock Trainer forgets a best checkpoint that is not a folder: it gets the folder of the best file.
+    state["best_model_checkpoint"] = str(folder) if step else None
+    if not step or not write:
+        return
+    for candidate in (folder / BEST, path, path.with_name(BEST)):
+        if candidate.exists() and read_checkpoint(candidate)["step"] == step:
+            if candidate != folder / BEST:
+                copy_as_best(candidate, folder)
+            return
+    raise UserError(
+        f"{path}: its best evaluation was at step {step}, but no {BEST} of that step is beside it: "
+        "take a later checkpoint, or begin again with --overwrite"
+    )
 
 
 def rotate_checkpoints(folder: Path, *, limit: int | None) -> None:
     """Delete the oldest numbered checkpoints past `limit`; the best one is none of them."""
     if limit is not None:
         # By time and not by number: a run that saves by epochs and was interrupted has names of both kinds.
-        for path in sorted(_numbered(folder), key=lambda path: path.stat().st_mtime_ns)[:-limit]:
+        for path in sorted(_numbered(folder), key=_age)[:-limit]:
             path.unlink()
 
 
@@ -135,7 +162,7 @@ class CheckpointWriter(TrainerCallback):
     def _write(path: Path, state: Mapping[str, Any], is_best: bool, limit: int | None) -> None:
         save_checkpoint(path, state)
         if is_best:
-            copy_as_best(path)
+            copy_as_best(path, path.parent)
         rotate_checkpoints(path.parent, limit=limit)
         say(f"Checkpoint saved: {path}{' (best so far)' if is_best else ''}")
 
@@ -173,31 +200,53 @@ def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
         "config": trainer.config,
         "random_state": torch.get_rng_state(),
         "seconds": trainer.seconds,
-        "finished": trainer.control.should_training_stop and not trainer.interrupted,
+        "finished": trainer.control.should_training_stop,
+        "precision": trainer.args.precision,
         "model_config": json.loads(model.config.to_json_string(use_diff=False)),
         "trainer_state": {**_plain_state(state), "stateful_callbacks": callbacks},
         "scaler_state_dict": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
-        "random_states": gather_object([_random_states(distributed=trainer.args.world_size > 1)]),
+        "random_states": gather_object(
+            [_random_states(distributed=trainer.args.parallel_mode == ParallelMode.DISTRIBUTED)]
+        ),
     }
 
 
-def check_fit(checkpoint: Mapping[str, Any], model: torch.nn.Module, *, path: Any) -> None:
-    """Raise UserError unless the checkpoint's weights have the names and shapes of the model's."""
-    own, theirs = model.state_dict(), checkpoint["model_state_dict"]
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in theirs.items()}:
+def check_fit(checkpoint: Mapping[str, Any], trainer: "HindiLanguageModelTrainer", *, path: Any) -> None:
+    """Raise UserError unless the checkpoint was trained by the trainer's recipe on a model of its shapes."""
+    theirs = checkpoint["config"]
+    different = [
+        f"{section}.{key}"
+        for section, entries in trainer.config.items()
+        for key in entries
+        if key != "output_dir" and theirs.get(section, {}).get(key) != entries[key]
+    ]
+    if different:
+        raise UserError(
+            f"{path}: the checkpoint is of another recipe (it differs in {', '.join(different)}), whose optimizer and "
+            "schedule it would bring along: give the recipe that it was trained with"
+        )
+    own, saved = trainer.accelerator.unwrap_model(trainer.model).state_dict(), checkpoint["model_state_dict"]
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in saved.items()}:
         raise UserError(f"{path}: the checkpoint is of another model: give the recipe that it was trained with")
+    if checkpoint["precision"] != trainer.args.precision:
+        say(
+            f"Warning: trained in {checkpoint['precision']} so far and from here in {trainer.args.precision}: "
+            "the result is not that of an uninterrupted run"
+        )
 
 
 @contextmanager
-def unpacked(checkpoint: Mapping[str, Any], *, rank: int, processes: int) -> Iterator[str]:
+def unpacked(checkpoint: Mapping[str, Any], folder: Path, args: "HindiTrainingArguments") -> Iterator[str]:
     """Lay a checkpoint out as the folder that the stock Trainer resumes from, so that the stock code restores it."""
+    rank, processes = args.process_index, args.world_size
     states = checkpoint["random_states"]
     if len(states) != processes:
         raise UserError(
             f"the checkpoint was written by {len(states)} processes and cannot be continued exactly by {processes}: "
             f"start {len(states)}, or begin again with --overwrite"
         )
-    with TemporaryDirectory() as name:
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".resumed-", suffix=".tmp") as name:
         folder = Path(name)
         torch.save(checkpoint["model_state_dict"], folder / "pytorch_model.bin")
         torch.save(checkpoint["optimizer_state_dict"], folder / "optimizer.pt")
@@ -228,6 +277,10 @@ def _random_states(*, distributed: bool) -> dict[str, Any]:
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all() if distributed else torch.cuda.get_rng_state()
     return states
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -30,9 +30,9 @@ from hindi_babylm.training.callbacks import Console, Interruption, MetricLists, 
 from hindi_babylm.training.checkpoint import (
     BEST,
     CheckpointWriter,
+    adopt_best,
     check_fit,
     collect_state,
-    copy_as_best,
     read_checkpoint,
     unpacked,
 )
@@ -121,23 +121,20 @@ class HindiLanguageModelTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from the `.pt` file `resume_from_checkpoint` as if the run had never stopped.
 
-        Raises UserError when the file is damaged, or of another model or number of processes.
+        Raises UserError when the file is damaged, or of another recipe or number of processes.
         """
         self._seconds_before, self._started = 0.0, time.monotonic()
-        if resume_from_checkpoint is None or Path(resume_from_checkpoint).suffix != ".pt":
+        if not str(resume_from_checkpoint).endswith(".pt"):
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        checkpoint = read_checkpoint(resume_from_checkpoint)
-        check_fit(checkpoint, self.accelerator.unwrap_model(self.model), path=resume_from_checkpoint)
+        path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
+        checkpoint = read_checkpoint(path)
+        check_fit(checkpoint, self, path=path)
+        adopt_best(checkpoint, path, folder, write=self.args.should_save)
         self._seconds_before = checkpoint["seconds"]
-        folder, state = Path(resume_from_checkpoint).parent, checkpoint["trainer_state"]
-        if state["best_global_step"] == checkpoint["step"] and self.args.should_save:
-            copy_as_best(Path(resume_from_checkpoint))  # a kill may have come between the two names
-        # The stock Trainer forgets a best checkpoint that is not a folder: it gets the folder of the best file.
-        state["best_model_checkpoint"] = str(folder) if state["best_global_step"] else None
         if checkpoint["finished"]:
             return self._restore_finished(checkpoint)
-        with unpacked(checkpoint, rank=self.args.process_index, processes=self.args.world_size) as unpacked_folder:
-            return super().train(unpacked_folder, *args, **kwargs)
+        with unpacked(checkpoint, folder, self.args) as stock_folder:
+            return super().train(stock_folder, *args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -185,8 +182,9 @@ class HindiLanguageModelTrainer(Trainer):
         # so that every step is logged without a synchronisation per step.
         last = self._unlogged[-1][0] if self._unlogged else self._globalstep_last_logged
         if self.state.global_step > last:
-            step, now = self.state.global_step, self.state.epoch or 0.0
-            self._unlogged.append((step, now, tr_loss.clone(), grad_norm or 0.0, learning_rate or 0.0))
+            now = self.state.global_step, self.state.epoch or 0.0
+            norm = 0.0 if grad_norm is None else grad_norm  # `or` would wait for the device
+            self._unlogged.append((*now, tr_loss.clone(), norm, learning_rate or 0.0))
             tr_loss.zero_()
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
