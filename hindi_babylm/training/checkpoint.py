@@ -109,7 +109,8 @@ def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write
     """Let `folder` hold the best checkpoint that the state of `checkpoint`, read from `path`, speaks of.
 
     A kill may have come between the two names of the best checkpoint, and a named checkpoint may be of another
-    folder, which is left as it is. Only the process that may `write` touches files. Raises UserError when the best checkpoint is nowhere to be had.
+    folder, which is left as it is. Only the process that may `write` touches files. Raises UserError when the best
+    checkpoint is nowhere to be had.
     """
     state = checkpoint["trainer_state"]
     step = state["best_global_step"]
