@@ -39,18 +39,6 @@ def _without_token(words: Sequence[str]) -> list[str]:
     return ["--hub_token=***" if word.startswith("--hub_token=") else word for word in hidden]
 
 
-def peak_memory_bytes() -> int:
-    """Return the peak memory of this process: of the GPU where there is one, else resident."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
-
-
 def summary(results: Mapping[str, Any], *, folder: Path) -> str:
     """Return the closing table of a run, at most 80 columns where the paths allow it."""
     test, training = results["test"], results["training"]

@@ -2,13 +2,15 @@
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_atomically, write_json
@@ -46,7 +48,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not words or words[0].startswith("--"):
             raise UserError("no recipe: accelerate launch -m hindi_babylm.run recipes/quickstart.json (see --help)")
         flags = [word for word in words[1:] if word != "--overwrite"]
-        run(parse_recipe(words[0], flags), overwrite="--overwrite" in words)
+        recipe = parse_recipe(words[0], flags)
+        with exit_on_signal():
+            run(recipe, overwrite="--overwrite" in words)
+
+
+@contextmanager
+def exit_on_signal() -> Iterator[None]:
+    """Let SIGTERM, SIGINT and SIGUSR1 end the stages before and after the training with code 75; it has its own way."""
+
+    def leave(number: int, frame: Any) -> None:
+        say(f"Interrupted by {signal.Signals(number).name}; the same command continues.")
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    from hindi_babylm.training.interruption import interruption_signals
+
+    before = {number: signal.signal(number, leave) for number in interruption_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
@@ -66,39 +88,21 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     folder = RunFolder(recipe.output_dir)
     is_main = os.environ.get("RANK", "0") == "0"
     with folder.locked() if is_main else nullcontext():
-        state = open_folder(folder, recipe, overwrite=overwrite)
+        state = "new" if overwrite else folder.state(recipe.resolved())
         if state == "finished":
             say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
         else:
             prepared = prepare(recipe, folder, go_on=state == "unfinished")
             if not folder.training.exists():
-                train(prepared, folder, config=recipe.resolved(), resume=resume)
+                order = recipe.curriculum
+                stages = order.stage_epochs if order.curriculum != NO_CURRICULUM else ()
+                train(prepared, folder, stage_epochs=stages, config=recipe.resolved(), resume=resume)
             if not is_main:
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
     results: dict[str, Any] = read_json(folder.results)
     say(summary(results, folder=folder.path))
     return results
-
-
-def open_folder(folder: RunFolder, recipe: Recipe, *, overwrite: bool) -> str:
-    """Tell whether the run folder is `new`, or holds this recipe's `unfinished` or `finished` run; refuse any other."""
-    if not folder.recipe.exists() or overwrite:
-        return "new"
-    before, now = read_json(folder.recipe), recipe.resolved()
-    different = [
-        f"{section}.{key}"
-        for section in now
-        for key in {**before.get(section, {}), **now[section]}
-        # The folder may have been moved, or be named by another path to it.
-        if key != "output_dir" and before.get(section, {}).get(key) != now[section].get(key)
-    ]
-    if different:
-        raise UserError(
-            f"{folder.path} holds a run of another recipe (it differs in {', '.join(different)}): "
-            "choose another --output_dir, or --overwrite to start again"
-        )
-    return "finished" if folder.results.exists() else "unfinished"
 
 
 def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepared:
@@ -124,7 +128,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
             folder.sweep()
             say(f"Going on with the unfinished run in {folder.path}")
         else:
-            _write_data(recipe, folder)
+            _write_data(recipe, folder, data_seed=_data_seed(arguments))
     _wait_for_everyone()
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
@@ -144,7 +148,14 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     return Prepared(arguments, tokenizer, stores, blocks, model)
 
 
-def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resume: str | None = None) -> None:
+def train(
+    prepared: Prepared,
+    folder: RunFolder,
+    *,
+    stage_epochs: Sequence[int] = (),
+    config: dict[str, Any],
+    resume: str | None = None,
+) -> None:
     """Train from the newest whole checkpoint of the folder, or from `resume`, and export the chosen weights.
 
     The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
@@ -152,25 +163,26 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
     """
     from transformers.trainer_utils import get_last_checkpoint
 
-    from hindi_babylm.curriculum import CurriculumSampler
-    from hindi_babylm.reporting import environment, peak_memory_bytes
-    from hindi_babylm.storage import replace_folder, sha256
+    from hindi_babylm.curriculum.sampler import CurriculumSampler
+    from hindi_babylm.reporting import environment
+    from hindi_babylm.storage import sha256
     from hindi_babylm.training.callbacks import MetricsFile
     from hindi_babylm.training.checkpoint import newest_checkpoint
+    from hindi_babylm.training.export import export
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
-    seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
     processes = arguments.world_size
     multiple = processes * arguments.per_device_train_batch_size if processes > 1 else 1
-    sampler = CurriculumSampler(blocks.words(), seed=seed, multiple=multiple)
     trainer = HindiLanguageModelTrainer(
         prepared.model,
         arguments,
         blocks,
         prepared.blocks["validation"],
         prepared.tokenizer,
-        train_sampler=sampler,
+        train_sampler=CurriculumSampler(
+            blocks.words(), seed=_data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs
+        ),
         callbacks=[MetricsFile(folder.metrics)],
         config=config,
     )
@@ -204,28 +216,7 @@ def train(prepared: Prepared, folder: RunFolder, *, config: dict[str, Any], resu
         if trainer.is_world_process_zero():
             say(f"Interrupted by a signal after step {trainer.state.global_step}; the same command continues.")
         raise SystemExit(EXIT_INTERRUPTED)
-    weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all processes where it is sharded
-    if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        model.config.use_cache = True  # off while training; wanted by whoever generates
-        with replace_folder(folder.final_model) as target:
-            model.save_pretrained(target, state_dict=weights)
-            prepared.tokenizer.save_pretrained(target)
-        seen = sampler.times_seen(trainer.rows_seen())
-        tokens = int(seen @ blocks.tokens())
-        best = trainer.state.best_model_checkpoint is not None and arguments.load_best_model_at_end
-        facts = {
-            "epochs": trainer.state.epoch,
-            "steps": trainer.state.global_step,
-            "tokens": tokens,
-            "words_seen": float(seen @ sampler.block_words),
-            "seconds": trainer.seconds,
-            "tokens_per_second": tokens / trainer.seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
-            "precision": arguments.precision,
-        }
-        step = trainer.state.best_global_step if best else trainer.state.global_step
-        write_json(folder.training, {"which": "best" if best else "last", "step": step, "training": facts})
+    export(trainer, folder)
 
 
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
@@ -274,6 +265,10 @@ def _quiet_libraries() -> None:
         datasets.disable_progress_bars()
 
 
+def _data_seed(arguments: "HindiTrainingArguments") -> int:
+    return arguments.data_seed if arguments.data_seed is not None else arguments.seed
+
+
 def _wait_for_everyone() -> None:
     from accelerate import PartialState
 
@@ -288,7 +283,7 @@ def _read_documents(folder: Path) -> "Dataset":
         return datasets.Dataset.from_list([json.loads(line) for line in file])
 
 
-def _write_data(recipe: Recipe, folder: RunFolder) -> None:
+def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
     from hindi_babylm.corpus import build_corpus
     from hindi_babylm.evaluation.tasks import check_tasks
@@ -329,6 +324,9 @@ def _write_data(recipe: Recipe, folder: RunFolder) -> None:
     )
     if report["round_trip"] < 1:
         say("Warning: this tokenizer loses text, so its bits per byte do not compare with a lossless one's.")
+    order = recipe.curriculum
+    if order.curriculum != NO_CURRICULUM:
+        texts["train"] = sort_by_difficulty(texts["train"], curriculum=order.curriculum, seed=data_seed)
     for split, documents in texts.items():
         store = TokenStore.write(
             folder.tokens / split, texts=documents["text"], words=documents["words"], tokenizer=tokenizer

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs of the sections of `now`, as `section.key`; where a run folder lies is no difference."""
+    different = []
+    for section, entries in now.items():
+        others = before.get(section)
+        if isinstance(entries, Mapping) and isinstance(others, Mapping):
+            keys = {**others, **entries}.keys() - {"output_dir"}
+            different += [f"{section}.{key}" for key in sorted(keys) if others.get(key) != entries.get(key)]
+        elif entries != others:
+            different.append(section)
+    return different
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -137,6 +150,21 @@ class RunFolder:
     def final_model(self) -> Path:
         return self.path / "final_model"
 
+    def state(self, recipe: Mapping[str, Any]) -> str:
+        """Tell whether the folder is `new`, or holds the `unfinished` or `finished` run of a resolved recipe.
+
+        Raises UserError when it holds a run of another one.
+        """
+        if not self.recipe.exists():
+            return "new"
+        different = differing_keys(read_json(self.recipe), recipe)
+        if different:
+            raise UserError(
+                f"{self.path} holds a run of another recipe (it differs in {', '.join(different)}): "
+                "choose another --output_dir, or --overwrite to start again"
+            )
+        return "finished" if self.results.exists() else "unfinished"
+
     def sweep(self) -> None:
         """Delete the temporary files and folders that a killed run could not."""
         for path in list(self.path.rglob(".*.tmp")):
@@ -150,7 +178,8 @@ class RunFolder:
         # The files say what is there, so they go first: a kill in between leaves a folder that claims nothing.
         for path in (self.recipe, self.results, self.training, self.corpus, self.environment, self.metrics):
             path.unlink(missing_ok=True)
-        for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model):
+        sharded = self.path.glob("checkpoint-*")  # the stock Trainer's, under FSDP or DeepSpeed
+        for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model, *sharded):
             shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager

@@ -54,7 +54,9 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def tiny_recipe(corpus: Path, architecture: str = "gpt2", **training: Any) -> dict[str, Any]:
+def tiny_recipe(
+    corpus: Path, architecture: str = "gpt2", *, dropout: float = 0.0, curriculum: str = "none", **training: Any
+) -> dict[str, Any]:
     """Return a recipe that trains in about a second."""
     return {
         "corpus": {"sources": [{"path": str(corpus)}], "validation_fraction": 0.2, "test_fraction": 0.2},
@@ -62,9 +64,10 @@ def tiny_recipe(corpus: Path, architecture: str = "gpt2", **training: Any) -> di
         "model": {
             "architecture": architecture,
             "block_size": 32,
-            "dropout": 0.0,
+            "dropout": dropout,
             "model_config": TINY_GPT2 if architecture == "gpt2" else TINY_LLAMA,
         },
+        "curriculum": {"curriculum": curriculum, "stage_epochs": [1, 1, 1]},
         "training": {
             "global_batch_size": 8,
             "num_train_epochs": 1,
@@ -80,10 +83,21 @@ def tiny_recipe(corpus: Path, architecture: str = "gpt2", **training: Any) -> di
 def write_recipe(tmp_path: Path, corpus_file: Path) -> Callable[..., Path]:
     """Return a function that writes a tiny recipe over the session's corpus and returns its path."""
 
-    def write(name: str = "tiny", architecture: str = "gpt2", **training: Any) -> Path:
+    def write(name: str = "tiny", **settings: Any) -> Path:
         path = tmp_path / f"{name}.json"
-        recipe = tiny_recipe(corpus_file, architecture, **{"output_dir": str(tmp_path / "run"), **training})
+        recipe = tiny_recipe(corpus_file, **{"output_dir": str(tmp_path / "run"), **settings})
         path.write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")
         return path
 
     return write
+
+
+@pytest.fixture
+def block_log(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]]:
+    """Log a hash of every row that a training step sees, by the number of completed steps."""
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+    from tests.logged_run import logging_training_step
+
+    log: dict[int, list[str]] = {}
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", logging_training_step(log))
+    return log

@@ -1,9 +1,12 @@
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hindi_babylm.curriculum import CurriculumSampler
+from hindi_babylm.curriculum.difficulty import DIFFICULTIES, sort_by_difficulty
+from hindi_babylm.curriculum.sampler import CurriculumSampler
+from hindi_babylm.storage import UserError
 
 WORDS = np.asarray([3.5, 1.0, 0.0, 7.25, 2.0, 9.0, 4.5])
 
@@ -90,3 +93,82 @@ def test_whole_epochs_see_every_word(multiple: int) -> None:
     assert order.times_seen(3 * len(order)).tolist() == [3] * len(WORDS)
     assert order.words_seen(3 * len(order)) == pytest.approx(3 * WORDS.sum())
     assert order.words_seen(0) == 0.0
+
+
+def documents(count: int) -> datasets.Dataset:
+    """Return documents of 5, 3, 1, 5, 3, 1, ... words."""
+    words = [5 - 2 * (number % 3) for number in range(count)]
+    return datasets.Dataset.from_dict({"text": [f"{n} " * n for n in words], "words": words, "id": range(count)})
+
+
+def test_length_sorts_by_words_and_keeps_the_order_of_equals() -> None:
+    """Short documents come first, and those of equal length as they came."""
+    ordered = sort_by_difficulty(documents(7), curriculum="length")
+    assert ordered["id"][:] == [2, 5, 1, 4, 0, 3, 6]
+
+
+def test_random_is_a_seeded_control() -> None:
+    """The control has another order for each seed, which does not follow length."""
+    orders = [sort_by_difficulty(documents(60), curriculum="random", seed=seed)["id"][:] for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == list(range(60))
+
+
+@pytest.mark.parametrize("curriculum", DIFFICULTIES)
+def test_a_difficulty_is_one_number_a_document(curriculum: str) -> None:
+    """Every curriculum gives a finite number for each document."""
+    difficulty = DIFFICULTIES[curriculum](documents(9), 3)
+    assert difficulty.shape == (9,)
+    assert np.isfinite(difficulty).all()
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(
+    blocks=st.integers(1, 40),
+    stage_epochs=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    multiple=st.integers(1, 6),
+    batches=st.integers(1, 4),
+)
+def test_stages_train_every_block_its_number_of_times(
+    blocks: int, stage_epochs: list[int], multiple: int, batches: int
+) -> None:
+    """A stage is the next share of the blocks, of equal size, trained on for its epochs; no step is only padding."""
+    if blocks < len(stage_epochs):
+        with pytest.raises(UserError, match=f"{blocks} blocks do not fill {len(stage_epochs)} stages"):
+            CurriculumSampler(np.ones(blocks), seed=5, stage_epochs=stage_epochs)
+        return
+    order = CurriculumSampler(np.arange(1.0, blocks + 1), seed=5, multiple=multiple, stage_epochs=stage_epochs)
+    batch = max(2, multiple) * batches
+    times = [0] * blocks
+    highest, epoch = -1, 0
+    for stage, epochs in enumerate(stage_epochs):
+        share = blocks // len(stage_epochs) + (stage < blocks % len(stage_epochs))
+        for _ in range(epochs):
+            rows = order.order(epoch).tolist()
+            assert len(rows) == len(order)
+            real = [row for row in rows if row >= 0]
+            assert sorted(real) == list(range(highest + 1, highest + 1 + share))
+            assert all(max(rows[start : start + batch]) >= 0 for start in range(0, len(rows), batch))
+            for row in real:
+                times[row] += 1
+            epoch += 1
+        highest += share
+    assert order.times_seen(epoch * len(order)).tolist() == times
+    assert order.words_seen(epoch * len(order)) == pytest.approx(sum(t * (n + 1) for n, t in enumerate(times)))
+
+
+def test_stages_are_the_same_rows_on_any_number_of_processes() -> None:
+    """Filling up for several processes adds rows at the end and moves none."""
+    one = CurriculumSampler(np.ones(11), seed=1, stage_epochs=[1, 2, 1])
+    four = CurriculumSampler(np.ones(11), seed=1, multiple=4, stage_epochs=[1, 2, 1])
+    assert len(four) == 4 * -(-len(one) // 4)
+    for epoch in range(4):
+        assert four.order(epoch).tolist() == one.order(epoch).tolist() + [-1] * (len(four) - len(one))
+
+
+def test_one_stage_is_no_curriculum() -> None:
+    """A curriculum of one stage trains on every block in the order of none."""
+    staged = CurriculumSampler(WORDS, seed=9, stage_epochs=[3])
+    assert [staged.order(epoch).tolist() for epoch in range(3)] == [
+        CurriculumSampler(WORDS, seed=9).order(epoch).tolist() for epoch in range(3)
+    ]

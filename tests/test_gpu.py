@@ -1,6 +1,5 @@
 """What only a CUDA device can show."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from hindi_babylm.run import main
-from tests.test_resume import assert_equal_runs, back_to, results_of
+from tests.runs import assert_equal_runs, back_to, results_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 WriteRecipe = Callable[..., Path]
@@ -18,6 +17,7 @@ WriteRecipe = Callable[..., Path]
 def test_resume_on_a_gpu_is_exact(write_recipe: WriteRecipe, precision: str) -> None:
     """With dropout, in each precision with its scaler, a resumed run ends with the bits of one that never stopped."""
     recipe = write_recipe(
+        dropout=0.2,
         precision=precision,
         num_train_epochs=2,
         eval_strategy="steps",
@@ -26,9 +26,6 @@ def test_resume_on_a_gpu_is_exact(write_recipe: WriteRecipe, precision: str) -> 
         save_steps=2,
         save_total_limit=50,
     )
-    content = json.loads(recipe.read_text(encoding="utf-8"))
-    content["model"]["dropout"] = 0.2
-    recipe.write_text(json.dumps(content), encoding="utf-8")
     main([str(recipe)])
     back_to(recipe.parent / "run", recipe.parent / "again", 4)
     main([str(recipe.parent / "again" / "recipe.json")])

@@ -1,113 +1,47 @@
-"""A run that was stopped, anywhere, and continued by the same command equals one that never stopped."""
+"""A run that was stopped and continued by the same command equals one that never stopped."""
 
-import json
-import os
-import random
+import itertools
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hindi_babylm.run import main
-from hindi_babylm.training.callbacks import Interruption
-from hindi_babylm.training.trainer import HindiLanguageModelTrainer
-from tests.logged_run import logging_training_step
+from tests.runs import assert_equal_runs, back_to, events_of, moved, results_of
 
 WriteRecipe = Callable[..., Path]
-ROOT = Path(__file__).parent.parent
-TIMES = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 
 
-def results_of(folder: Path) -> dict[str, Any]:
-    """Return results.json without its times."""
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    results["training"] = {name: value for name, value in results["training"].items() if name not in TIMES}
-    return results
+def cells() -> list[Any]:
+    """Return every combination of two choices of five settings; eight that hold every pair of choices are not slow."""
+    every = []
+    for choice in itertools.product((0, 1), repeat=5):
+        architecture, curriculum, accumulation, workers, precision = choice
+        pairwise = workers == architecture ^ curriculum and precision == architecture ^ accumulation
+        settings = {
+            "architecture": ("gpt2", "llama")[architecture],
+            "curriculum": ("none", "length")[curriculum],
+            "gradient_accumulation_steps": (1, 3)[accumulation],
+            "dataloader_num_workers": (0, 2)[workers],
+            "precision": ("fp32", "bf16")[precision],
+            "muon_learning_rate": (None, 0.01)[curriculum ^ accumulation],
+        }
+        name = "-".join(str(value) for value in settings.values())
+        every.append(pytest.param(settings, id=name, marks=() if pairwise else pytest.mark.slow))
+    return every
 
 
-def events_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of metrics.jsonl without their speeds."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    speeds = ("runtime", "per_second")
-    return [{name: v for name, v in json.loads(line).items() if not name.endswith(speeds)} for line in lines]
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    """Assert that two runs ended with the same bits and the same figures."""
-    first, second = (load_file(folder / "final_model" / "model.safetensors") for folder in (one, other))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert results_of(one) == results_of(other)
-    assert events_of(one) == events_of(other)
-
-
-def back_to(folder: Path, target: Path, step: int) -> None:
-    """Copy a finished run to `target` as it would be had it been killed after writing the checkpoint of `step`."""
-    shutil.copytree(folder, target)
-    for path in (target / "checkpoints").glob("checkpoint_step_*.pt"):
-        if int(path.stem.rsplit("_", 1)[1]) > step:
-            path.unlink()
-    (target / "checkpoints" / "checkpoint_best.pt").unlink()
-    best = max(
-        (torch.load(path, weights_only=True) for path in (target / "checkpoints").glob("*.pt")),
-        key=lambda checkpoint: checkpoint["step"],
-    )["trainer_state"]["best_global_step"]
-    shutil.copy(target / "checkpoints" / f"checkpoint_step_{best}.pt", target / "checkpoints" / "checkpoint_best.pt")
-    shutil.rmtree(target / "final_model")
-    for name in ("results.json", "training.json"):
-        (target / name).unlink()
-    recipe = json.loads((target / "recipe.json").read_text(encoding="utf-8"))
-    recipe["training"]["output_dir"] = str(target)
-    (target / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
-
-
-@pytest.fixture
-def block_log(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]]:
-    """Log a hash of every row that a training step sees, by the number of completed steps."""
-    log: dict[int, list[str]] = {}
-    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", logging_training_step(log))
-    return log
-
-
-CELLS = [
-    # architecture, accumulation, workers, precision, Muon: pairwise
-    ("gpt2", 1, 0, "fp32", None),
-    ("gpt2", 4, 2, "bf16", 0.01),
-    ("gpt2", 4, 0, "fp32", 0.01),
-    ("llama", 1, 2, "fp32", 0.01),
-    ("llama", 4, 0, "bf16", None),
-    ("llama", 4, 2, "fp32", None),
-    ("gpt2", 1, 2, "bf16", None),
-    ("llama", 1, 0, "bf16", 0.01),
-]
-
-
-@pytest.mark.parametrize(("architecture", "accumulation", "workers", "precision", "muon"), CELLS)
-def test_resume_is_exact(
-    write_recipe: WriteRecipe,
-    block_log: dict[int, list[str]],
-    architecture: str,
-    accumulation: int,
-    workers: int,
-    precision: str,
-    muon: float | None,
-) -> None:
+@pytest.mark.parametrize("settings", cells())
+def test_resume_is_exact(write_recipe: WriteRecipe, block_log: dict[int, list[str]], settings: dict[str, Any]) -> None:
     """From the middle of an epoch, its end and the middle of a later one: same rows, same bits, same figures."""
     recipe = write_recipe(
-        architecture=architecture,
-        gradient_accumulation_steps=accumulation,
-        dataloader_num_workers=workers,
-        precision=precision,
-        muon_learning_rate=muon,
+        **settings,
+        dropout=0.2,
+        global_batch_size=6,
         num_train_epochs=3,
         eval_strategy="steps",
         eval_steps=2,
@@ -117,19 +51,18 @@ def test_resume_is_exact(
         early_stopping_patience=50,
         seed=7,
     )
-    content = json.loads(recipe.read_text(encoding="utf-8"))
-    content["model"]["dropout"] = 0.2
-    recipe.write_text(json.dumps(content), encoding="utf-8")
     main([str(recipe)])
     whole = recipe.parent / "run"
     seen = dict(block_log)
     steps = results_of(whole)["training"]["steps"]
     per_epoch = steps // 3
     assert per_epoch * 3 == steps
-    assert per_epoch % 2 == 0 or per_epoch > 4, "no checkpoint near an epoch's end"
-    middle, end = per_epoch // 2 // 2 * 2, per_epoch if per_epoch % 2 == 0 else 2 * per_epoch
-    for step in (middle, end, 2 * per_epoch + 2):
-        folder = recipe.parent / f"from-{step}"
+    moments = {"middle": 2, "end": next(step for step in (per_epoch, 2 * per_epoch) if step % 2 == 0)}
+    moments["later"] = 2 * per_epoch + 2
+    assert moments["middle"] < per_epoch
+    assert 2 * per_epoch < moments["later"] < steps
+    for moment, step in moments.items():
+        folder = recipe.parent / moment
         back_to(whole, folder, step)
         block_log.clear()
         main([str(folder / "recipe.json")])
@@ -137,165 +70,30 @@ def test_resume_is_exact(
         assert_equal_runs(whole, folder)
 
 
-def command(recipe: Path, *, processes: int = 1) -> list[str]:
-    """Return the command line of a run on `processes` processes."""
-    if processes == 1:
-        return [sys.executable, "-m", "hindi_babylm.run", str(recipe)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *launcher, "-m", "hindi_babylm.run", str(recipe), "--use_cpu", "true"]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """Return the surroundings of a subprocess: the package from this checkout, one thread a process."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | extra
-
-
-def finish(recipe: Path, *, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run a recipe to its end."""
-    done = subprocess.run(
-        command(recipe, processes=processes), capture_output=True, text=True, check=False, env=environment()
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def moved(recipe: Path, name: str) -> Path:
-    """Return a copy of a recipe whose run folder is another."""
-    content = json.loads(recipe.read_text(encoding="utf-8"))
-    content["training"]["output_dir"] = str(recipe.parent / name)
-    path = recipe.with_name(f"{name}.json")
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
-
-
-@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
-def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None:
-    """Two processes of 4 rows give the losses, the evaluation and the word counts of one process of 8."""
-    recipe = write_recipe(num_train_epochs=2)
-    main([str(recipe)])
-    finish(moved(recipe, "two"), processes=2)
-    one, two = events_of(recipe.parent / "run"), events_of(recipe.parent / "two")
-    assert [event["step"] for event in one] == [event["step"] for event in two]
-    for first, second in zip(one, two, strict=True):
-        assert first.keys() == second.keys()
-        for name, value in first.items():
-            tolerance = 1e-6 if name == "eval_loss" else 1e-4 if name in ("grad_norm", "eval_perplexity") else 1e-5
-            assert second[name] == pytest.approx(value, abs=tolerance), (name, first, second)
-
-
-@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
-def test_two_processes_train_on_the_rows_of_one(write_recipe: WriteRecipe, block_log: dict[int, list[str]]) -> None:
-    """At every step two processes see together the rows that one sees, each once, in every epoch."""
-    recipe = write_recipe(num_train_epochs=3, eval_strategy="no", save_strategy="no")
-    main([str(recipe)])
-    content = json.loads(moved(recipe, "two").read_text(encoding="utf-8"))
-    content["training"]["use_cpu"] = True
-    copy = recipe.with_name("two.json")
-    copy.write_text(json.dumps(content), encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "tests.logged_run", str(copy), str(recipe.parent / "rows")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads((recipe.parent / f"rows-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
-    padding = set()
-    for step, rows in block_log.items():
-        together = ranks[0][str(step)] + ranks[1][str(step)]
-        extra = sorted(set(together) - set(rows))
-        padding.update(extra)
-        assert sorted(row for row in together if row not in extra) == sorted(rows), f"step {step}"
-    assert len(padding) == 1, "rows that fill up an epoch are all one and the same"
-    assert len(block_log) == len(ranks[0])
-
-
-@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
-def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
-    """A checkpoint of two processes continues on two to the same bits, and is refused on one."""
+def test_resume_is_exact_from_every_step(write_recipe: WriteRecipe, block_log: dict[int, list[str]]) -> None:
+    """Whichever step of a small run it goes on from, under a curriculum: same rows, same bits, same figures."""
+    every: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     recipe = write_recipe(
-        num_train_epochs=2,
-        save_strategy="steps",
-        save_steps=2,
-        eval_strategy="steps",
-        eval_steps=2,
+        curriculum="length",
+        dropout=0.2,
+        global_batch_size=9,
+        gradient_accumulation_steps=3,
+        num_train_epochs=3,
         save_total_limit=50,
+        **every,
     )
-    content = json.loads(recipe.read_text(encoding="utf-8"))
-    content["model"]["dropout"] = 0.2
-    recipe.write_text(json.dumps(content), encoding="utf-8")
-    finish(recipe, processes=2)
-    back_to(recipe.parent / "run", recipe.parent / "again", 4)
-    done = subprocess.run(
-        command(recipe.parent / "again" / "recipe.json"),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    assert done.returncode == 2
-    assert "was written by 2 processes and cannot be continued exactly by 1: start 2" in done.stderr
-    recipe = recipe.parent / "again" / "recipe.json"
-    finish(recipe, processes=2)
-    assert_equal_runs(recipe.parent.parent / "run", recipe.parent)
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_signal_writes_a_checkpoint_and_the_same_command_continues(write_recipe: WriteRecipe, name: str) -> None:
-    """A signal ends the run after its step with code 75 and a checkpoint, from which it goes on exactly."""
-    recipe = write_recipe(num_train_epochs=40, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
     main([str(recipe)])
-    copy = moved(recipe, "stopped")
-    process = subprocess.Popen(
-        command(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
-    )
-    metrics = recipe.parent / "stopped" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(getattr(signal, name))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, output
-    assert "the same command continues" in output
-    (checkpoint,) = (recipe.parent / "stopped" / "checkpoints").glob("checkpoint_step_*.pt")
-    step = torch.load(checkpoint, weights_only=True)["step"]
-    assert 0 < step < results_of(recipe.parent / "run")["training"]["steps"]
-    again = finish(copy)
-    assert f"Resuming from {checkpoint}" in again.stdout
-    assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")
-
-
-def signalling_at(stop: int) -> Callable[..., None]:
-    """Return an `on_step_end` during which a signal arrives after step `stop`."""
-    original = Interruption.on_step_end
-
-    def on_step_end(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
-        if state.global_step == stop:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        original(self, args, state, *rest, **kwargs)
-
-    return on_step_end
-
-
-def test_signal_in_an_epoch_costs_nothing_with_the_default_strategies(
-    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped in the middle and at the end of epochs, a run with evaluations and patience goes on exactly."""
-    recipe = write_recipe(num_train_epochs=4, early_stopping_patience=2, learning_rate=0.3)
-    main([str(recipe)])
-    steps = results_of(recipe.parent / "run")["training"]["steps"]
-    for stop in (4, 9, 13):
-        copy = moved(recipe, f"stopped-{stop}")
-        with monkeypatch.context() as patch:
-            patch.setattr(Interruption, "on_step_end", signalling_at(stop))
-            with pytest.raises(SystemExit) as ended:
-                main([str(copy)])
-        assert ended.value.code == 75
-        assert stop < steps
-        main([str(copy)])
-        assert_equal_runs(recipe.parent / "run", recipe.parent / f"stopped-{stop}")
+    whole = recipe.parent / "run"
+    seen = dict(block_log)
+    steps = results_of(whole)["training"]["steps"]
+    assert steps >= 6
+    for step in range(1, steps):
+        folder = recipe.parent / f"from-{step}"
+        back_to(whole, folder, step)
+        block_log.clear()
+        main([str(folder / "recipe.json")])
+        assert block_log == {number: rows for number, rows in seen.items() if number >= step}
+        assert_equal_runs(whole, folder)
 
 
 def test_folder_in_use_is_refused(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,71 +118,6 @@ def test_named_checkpoint_of_another_recipe_is_refused(
     with pytest.raises(SystemExit):
         main([str(moved(recipe, "other")), "--learning_rate", "0.5", "--resume_from_checkpoint", str(checkpoint)])
     assert "of another recipe (it differs in training.learning_rate)" in capsys.readouterr().err
-
-
-def kill_and_finish(recipe: Path, *, kills: int, processes: int, seed: int) -> None:
-    """Kill a run at random moments of its life, each time going on with the same command, and let it finish."""
-    draw = random.Random(seed)
-    started = time.monotonic()
-    finish(recipe, processes=processes)
-    life = time.monotonic() - started
-    copy = moved(recipe, "killed")
-    for _ in range(kills):
-        process = subprocess.Popen(
-            command(copy, processes=processes),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-            start_new_session=True,
-        )
-        try:
-            process.wait(timeout=draw.uniform(0.3, 1.0) * life)
-            break  # the machine was faster this time: the run is finished
-        except subprocess.TimeoutExpired:
-            ranks = psutil.Process(process.pid).children()
-            if ranks:
-                draw.choice(ranks).kill()  # one rank alone: the launcher ends the other
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    finish(copy, processes=processes)
-    assert_equal_runs(recipe.parent / "run", recipe.parent / "killed")
-
-
-def killed_recipe(write_recipe: WriteRecipe, architecture: str) -> Path:
-    """Return a recipe with dropout and accumulation that writes a checkpoint every other step."""
-    recipe = write_recipe(
-        architecture=architecture,
-        gradient_accumulation_steps=2,
-        num_train_epochs=4,
-        save_strategy="steps",
-        save_steps=2,
-        eval_strategy="steps",
-        eval_steps=2,
-    )
-    content = json.loads(recipe.read_text(encoding="utf-8"))
-    content["model"]["dropout"] = 0.2
-    recipe.write_text(json.dumps(content), encoding="utf-8")
-    return recipe
-
-
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_killed_run_ends_as_if_nothing_had_happened(write_recipe: WriteRecipe, architecture: str) -> None:
-    """Three kills at random moments change neither the weights nor the figures."""
-    kill_and_finish(killed_recipe(write_recipe, architecture), kills=3, processes=1, seed=1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_run_killed_twenty_times_ends_as_if_nothing_had_happened(write_recipe: WriteRecipe, architecture: str) -> None:
-    """Twenty kills at random moments change neither the weights nor the figures."""
-    kill_and_finish(killed_recipe(write_recipe, architecture), kills=20, processes=1, seed=2)
-
-
-@pytest.mark.slow
-def test_two_processes_killed_five_times(write_recipe: WriteRecipe) -> None:
-    """Five kills of a run on two processes change neither the weights nor the figures."""
-    kill_and_finish(killed_recipe(write_recipe, "gpt2"), kills=5, processes=2, seed=3)
 
 
 def truncate(path: Path) -> None:

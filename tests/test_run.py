@@ -111,7 +111,7 @@ def test_first_loss_is_the_mean_over_predicted_tokens(write_recipe: WriteRecipe)
     from torch.nn import functional
     from transformers import AutoTokenizer
 
-    from hindi_babylm.curriculum import CurriculumSampler
+    from hindi_babylm.curriculum.sampler import CurriculumSampler
     from hindi_babylm.modeling import build_model
     from hindi_babylm.packing import TokenStore, pack
 
@@ -293,3 +293,16 @@ def test_run_folder_may_be_moved(write_recipe: WriteRecipe, capsys: pytest.Captu
     (recipe.parent / "run").rename(recipe.parent / "moved")
     main([str(recipe), "--output_dir", str(recipe.parent / "moved")])
     assert "finished run" in capsys.readouterr().out
+
+
+def test_curriculum_packs_short_documents_first_and_trains_every_word_once(write_recipe: WriteRecipe) -> None:
+    """With one epoch a stage, documents lie in the store from few words to many and each word is seen once."""
+    from hindi_babylm.packing import TokenStore
+
+    recipe = write_recipe(curriculum="length", num_train_epochs=3)
+    main([str(recipe)])
+    words = TokenStore(recipe.parent / "run" / "tokens" / "train").words
+    assert words.tolist() == sorted(words)
+    assert words[0] < words[-1]
+    results = json.loads((recipe.parent / "run" / "results.json").read_text(encoding="utf-8"))
+    assert results["training"]["words_seen"] == pytest.approx(words.sum())

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.recipe.sections import (
     SECTIONS,
     SOURCE_KEYS,
     CorpusSection,
+    CurriculumSection,
     EvaluationSection,
     ModelSection,
     Recipe,
@@ -72,6 +74,7 @@ def parse_recipe(path: str | Path, flags: Sequence[str] = ()) -> Recipe:
         corpus=CorpusSection(**values["corpus"]),
         tokenizer=TokenizerSection(**values["tokenizer"]),
         model=ModelSection(**values["model"]),
+        curriculum=CurriculumSection(**values["curriculum"]),
         evaluation=EvaluationSection(**values["evaluation"]),
         training={**defaults, **values["training"]},
         path=path,
@@ -231,6 +234,23 @@ def _check_together(recipe: Recipe) -> None:
             f"{where}: training.early_stopping_patience {training['early_stopping_patience']} needs evaluations: "
             "set eval_strategy to steps or epoch, or leave it out"
         )
+    order = recipe.curriculum
+    if not order.stage_epochs or min(order.stage_epochs) < 1:
+        raise UserError(
+            f"{where}: curriculum.stage_epochs = {order.stage_epochs}: expected whole numbers of at least 1"
+        )
+    if order.curriculum != NO_CURRICULUM:
+        if training["num_train_epochs"] != sum(order.stage_epochs):
+            raise UserError(
+                f"{where}: training.num_train_epochs {training['num_train_epochs']:g} is not the sum of "
+                f"curriculum.stage_epochs {order.stage_epochs}: set it to {sum(order.stage_epochs)}, "
+                "or change the stages"
+            )
+        if training["global_batch_size"] == 1:
+            raise UserError(
+                f"{where}: training.global_batch_size 1 with curriculum {order.curriculum!r}: a stage that is a block "
+                "shorter would have a step without loss: take 2 or more"
+            )
     for key, reason in REFUSED.items():
         if training.get(key):
             raise UserError(f"{where}: training.{key} = true: {reason}: leave it out")

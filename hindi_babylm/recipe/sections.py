@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
 from hindi_babylm.storage import UserError
@@ -71,6 +72,21 @@ class ModelSection:
 
 
 @dataclass
+class CurriculumSection:
+    """The order in which the blocks are trained on."""
+
+    curriculum: str = _option(
+        "Difficulty of a document, from easy to hard, or none: all blocks, shuffled, in each epoch.",
+        NO_CURRICULUM,
+        choices=(NO_CURRICULUM, *DIFFICULTIES),
+    )
+    stage_epochs: list[int] = _option(
+        "Epochs of each stage: as many stages of equal size, the easiest first; they add up to num_train_epochs.",
+        [3, 4, 3],
+    )
+
+
+@dataclass
 class EvaluationSection:
     """What the final model is scored on, beside perplexity and bits per byte."""
 
@@ -111,6 +127,7 @@ SECTIONS: dict[str, type] = {
     "corpus": CorpusSection,
     "tokenizer": TokenizerSection,
     "model": ModelSection,
+    "curriculum": CurriculumSection,
     "evaluation": EvaluationSection,
     "training": SpecificationDefaults,
 }
@@ -123,6 +140,7 @@ class Recipe:
     corpus: CorpusSection
     tokenizer: TokenizerSection
     model: ModelSection
+    curriculum: CurriculumSection
     evaluation: EvaluationSection
     training: dict[str, Any]
     path: Path

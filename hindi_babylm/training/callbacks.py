@@ -1,13 +1,10 @@
 """What a run writes while it trains: the metrics file, the metric lists and the console."""
 
 import json
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
@@ -96,64 +93,6 @@ class MetricLists(TrainerCallback):
         self.losses = []
 
 
-class Interruption(TrainerCallback):
-    """Let SIGTERM, SIGINT and SIGUSR1 end a training after its step, with a checkpoint.
-
-    On several processes they agree at the next transfer of the log, since all must write the checkpoint together;
-    a second signal ends the process at once.
-    """
-
-    SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-
-    def __init__(self) -> None:
-        self.asked = self.agreed = False
-        self._before: dict[int, Any] = {}
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.asked = self.agreed = False
-        if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name) for name in self.SIGNALS if hasattr(signal, name)):
-                self._before[number] = signal.signal(number, self._ask)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if args.world_size > 1:
-            if state.global_step % max(1, int(state.logging_steps)):
-                return
-            asked = torch.tensor([self.asked], device=args.device, dtype=torch.int64)
-            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-            self.asked = bool(asked.item())
-        if self.asked:
-            self.agreed = True
-            # At the end of an epoch its evaluation comes first: a checkpoint without it would lose it.
-            control.should_save = control.should_save or not _is_whole(state.epoch)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.agreed:
-            # An epoch that was left in the middle has no end: what belongs to it is done by the run that goes on.
-            control.should_save = _is_whole(state.epoch)
-            control.should_evaluate = control.should_evaluate and _is_whole(state.epoch)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Only now: the checkpoint says whether the run had ended by itself.
-        if self.agreed:
-            control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])
-
-
 class Console(TrainerCallback):
     """Print the specification's lines: epoch, bars with the loss, losses, perplexity, checkpoints."""
 
@@ -228,13 +167,14 @@ class Console(TrainerCallback):
 def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:
     """Return where the checkpoint of this moment lies: `checkpoint_epoch_{N}.pt`, else `checkpoint_step_{N}.pt`."""
     # A run that saves by epochs may be interrupted in the middle of one.
-    by_epoch = args.save_strategy == "epoch" and _is_whole(state.epoch)
+    by_epoch = args.save_strategy == "epoch" and is_whole(state.epoch)
     name = f"checkpoint_epoch_{int(state.epoch or 0)}.pt" if by_epoch else f"checkpoint_step_{state.global_step}.pt"
     assert args.output_dir is not None  # TrainingArguments fills it in
     return Path(args.output_dir) / "checkpoints" / name
 
 
-def _is_whole(epoch: float | None) -> bool:
+def is_whole(epoch: float | None) -> bool:
+    """Tell whether a run stands at the end of an epoch."""
     return epoch == int(epoch or 0)
 
 

@@ -18,10 +18,11 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import ParallelMode
 
-from hindi_babylm.storage import UserError, write_atomically
-from hindi_babylm.training.callbacks import say
+from hindi_babylm.storage import UserError, differing_keys, write_atomically
+from hindi_babylm.training.callbacks import is_whole, say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -118,13 +119,18 @@ def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write
     state["best_model_checkpoint"] = str(folder) if step else None
     if not step or not write:
         return
-    for candidate in (folder / BEST, path, path.with_name(BEST)):
-        if candidate.exists() and read_checkpoint(candidate)["step"] == step:
+    for candidate in dict.fromkeys((folder / BEST, path, path.with_name(BEST), *_numbered(path.parent))):
+        try:
+            found = candidate.exists() and read_checkpoint(candidate)["step"] == step
+        except UserError as damaged:
+            say(f"Passed over {damaged}")
+            continue
+        if found:
             if candidate != folder / BEST:
                 copy_as_best(candidate, folder)
             return
     raise UserError(
-        f"{path}: its best evaluation was at step {step}, but no {BEST} of that step is beside it: "
+        f"{path}: its best evaluation was at step {step}, but no whole checkpoint of that step is beside it: "
         "take a later checkpoint, or begin again with --overwrite"
     )
 
@@ -143,11 +149,21 @@ class CheckpointWriter(TrainerCallback):
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
+        self._postponed = False
 
     def submit(self, path: Path, state: Mapping[str, Any], *, is_best: bool, limit: int | None) -> None:
         """Copy `state` and write it to `path`, and as the best one if it is; then delete those past `limit`."""
         self.wait()
         self._pending = self._thread.submit(self._write, path, _copied(state, {}), is_best, limit)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the evaluation of an epoch come before a checkpoint at its end, which a resumed run would else miss."""
+        if control.should_save and is_whole(state.epoch) and args.eval_strategy == IntervalStrategy.EPOCH:
+            control.should_save, self._postponed = False, True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write what was put off to the end of the epoch."""
+        control.should_save, self._postponed = control.should_save or self._postponed, False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let no training end before its last checkpoint is whole."""
@@ -214,13 +230,7 @@ def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
 
 def check_fit(checkpoint: Mapping[str, Any], trainer: "HindiLanguageModelTrainer", *, path: Any) -> None:
     """Raise UserError unless the checkpoint was trained by the trainer's recipe on a model of its shapes."""
-    theirs = checkpoint["config"]
-    different = [
-        f"{section}.{key}"
-        for section, entries in trainer.config.items()
-        for key in entries
-        if key != "output_dir" and theirs.get(section, {}).get(key) != entries[key]
-    ]
+    different = differing_keys(checkpoint["config"], trainer.config)
     if different:
         raise UserError(
             f"{path}: the checkpoint is of another recipe (it differs in {', '.join(different)}), whose optimizer and "

@@ -1,4 +1,4 @@
-"""Take from the processor what launchers and allocators leave unused."""
+"""Take from the machine what launchers and allocators leave unused, and tell what was taken."""
 
 import ctypes
 import os
@@ -27,3 +27,13 @@ def keep_freed_memory() -> None:
         libc.mallopt(mmap_threshold, 2**25)
         libc.mallopt(trim_threshold, 2**30)
         libc.mallopt(top_pad, 2**28)
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak memory of this process: of the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere

@@ -26,7 +26,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hindi_babylm.metrics import perplexity
 from hindi_babylm.training.arguments import HindiTrainingArguments
-from hindi_babylm.training.callbacks import Console, Interruption, MetricLists, checkpoint_path
+from hindi_babylm.training.callbacks import Console, MetricLists, checkpoint_path
 from hindi_babylm.training.checkpoint import (
     BEST,
     CheckpointWriter,
@@ -36,6 +36,7 @@ from hindi_babylm.training.checkpoint import (
     read_checkpoint,
     unpacked,
 )
+from hindi_babylm.training.interruption import Interruption
 from hindi_babylm.training.muon import build_muon
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class EpochSampler(Protocol):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration yields."""
+
+    def times_seen(self, rows: int) -> np.ndarray:
+        """Return how often each row is among the first `rows` of the run: `(len(dataset),)`."""
 
     def words_seen(self, rows: int) -> float:
         """Return the words in the first `rows` rows of the run."""

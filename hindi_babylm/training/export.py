@@ -1,0 +1,43 @@
+"""What a finished training leaves: the model folder, and the facts of the training."""
+
+from typing import Any
+
+from hindi_babylm.storage import RunFolder, replace_folder, write_json
+from hindi_babylm.training.machine import peak_memory_bytes
+from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+
+def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
+    """Write the trainer's weights and tokenizer to `final_model`, then the facts of the training to `training.json`.
+
+    Every process must call it; the main one writes. `training.json` says that `final_model` is whole.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all processes where it is sharded
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.config.use_cache = True  # off while training; wanted by whoever generates
+    with replace_folder(folder.final_model) as target:
+        model.save_pretrained(target, state_dict=weights)
+        tokenizer: Any = trainer.processing_class
+        tokenizer.save_pretrained(target)
+    best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
+    step = trainer.state.best_global_step if best else trainer.state.global_step
+    write_json(folder.training, {"which": "best" if best else "last", "step": step, "training": facts(trainer)})
+
+
+def facts(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
+    """Return what was trained on, in epochs, steps, tokens and words, and what it took, in seconds and bytes."""
+    assert trainer.train_sampler is not None
+    blocks: Any = trainer.train_dataset
+    tokens = int(trainer.train_sampler.times_seen(trainer.rows_seen()) @ blocks.tokens())
+    return {
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "tokens": tokens,
+        "words_seen": trainer.train_sampler.words_seen(trainer.rows_seen()),
+        "seconds": trainer.seconds,
+        "tokens_per_second": tokens / trainer.seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "precision": trainer.args.precision,
+    }

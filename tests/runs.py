@@ -1,0 +1,89 @@
+"""Start, move, cut short and compare runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+TIMES = {"seconds", "tokens_per_second", "peak_memory_bytes"}
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Return results.json without its times."""
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results["training"] = {name: value for name, value in results["training"].items() if name not in TIMES}
+    return results
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of metrics.jsonl without their speeds."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    speeds = ("runtime", "per_second")
+    return [{name: v for name, v in json.loads(line).items() if not name.endswith(speeds)} for line in lines]
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Assert that two runs ended with the same bits and the same figures."""
+    first, second = (load_file(folder / "final_model" / "model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert results_of(one) == results_of(other)
+    assert events_of(one) == events_of(other)
+
+
+def back_to(folder: Path, target: Path, step: int) -> None:
+    """Copy a finished run to `target` as it would be had it been killed after writing the checkpoint of `step`."""
+    shutil.copytree(folder, target)
+    for path in (target / "checkpoints").glob("checkpoint_step_*.pt"):
+        if int(path.stem.rsplit("_", 1)[1]) > step:
+            path.unlink()
+    (target / "checkpoints" / "checkpoint_best.pt").unlink()
+    best = max(
+        (torch.load(path, weights_only=True) for path in (target / "checkpoints").glob("*.pt")),
+        key=lambda checkpoint: checkpoint["step"],
+    )["trainer_state"]["best_global_step"]
+    shutil.copy(target / "checkpoints" / f"checkpoint_step_{best}.pt", target / "checkpoints" / "checkpoint_best.pt")
+    shutil.rmtree(target / "final_model")
+    for name in ("results.json", "training.json"):
+        (target / name).unlink()
+    recipe = json.loads((target / "recipe.json").read_text(encoding="utf-8"))
+    recipe["training"]["output_dir"] = str(target)
+    (target / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+
+
+def command(recipe: Path, *, processes: int = 1) -> list[str]:
+    """Return the command line of a run on `processes` processes."""
+    if processes == 1:
+        return [sys.executable, "-m", "hindi_babylm.run", str(recipe)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return [sys.executable, *launcher, "-m", "hindi_babylm.run", str(recipe), "--use_cpu", "true"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Return the surroundings of a subprocess: the package from this checkout, one thread a process."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | extra
+
+
+def finish(recipe: Path, *, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run a recipe to its end."""
+    done = subprocess.run(
+        command(recipe, processes=processes), capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def moved(recipe: Path, name: str) -> Path:
+    """Return a copy of a recipe whose run folder is another."""
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content["training"]["output_dir"] = str(recipe.parent / name)
+    path = recipe.with_name(f"{name}.json")
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path

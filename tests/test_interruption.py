@@ -1,0 +1,211 @@
+"""Signals and kills at any moment change nothing in the end."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from hindi_babylm.run import main
+from hindi_babylm.training.interruption import Interruption
+from tests.runs import ROOT, assert_equal_runs, command, environment, finish, moved, results_of
+
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_signal_writes_a_checkpoint_and_the_same_command_continues(write_recipe: WriteRecipe, name: str) -> None:
+    """A signal ends the run after its step with code 75 and a checkpoint, from which it goes on exactly."""
+    recipe = write_recipe(num_train_epochs=40, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    main([str(recipe)])
+    copy = moved(recipe, "stopped")
+    process = subprocess.Popen(
+        command(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+    metrics = recipe.parent / "stopped" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "the same command continues" in output
+    (checkpoint,) = (recipe.parent / "stopped" / "checkpoints").glob("checkpoint_step_*.pt")
+    step = torch.load(checkpoint, weights_only=True)["step"]
+    assert 0 < step < results_of(recipe.parent / "run")["training"]["steps"]
+    again = finish(copy)
+    assert f"Resuming from {checkpoint}" in again.stdout
+    assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")
+
+
+def signalling_at(stop: int) -> Callable[..., None]:
+    """Return an `on_step_end` during which a signal arrives after step `stop`."""
+    original = Interruption.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step == stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        original(self, args, state, *rest, **kwargs)
+
+    return on_step_end
+
+
+def test_signal_in_an_epoch_costs_nothing_with_the_default_strategies(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle and at the end of epochs, a run with evaluations and patience goes on exactly."""
+    recipe = write_recipe(num_train_epochs=4, early_stopping_patience=2, learning_rate=0.3)
+    main([str(recipe)])
+    steps = results_of(recipe.parent / "run")["training"]["steps"]
+    for stop in (4, 9, 13):
+        copy = moved(recipe, f"stopped-{stop}")
+        with monkeypatch.context() as patch:
+            patch.setattr(Interruption, "on_step_end", signalling_at(stop))
+            with pytest.raises(SystemExit) as ended:
+                main([str(copy)])
+        assert ended.value.code == 75
+        assert stop < steps
+        main([str(copy)])
+        assert_equal_runs(recipe.parent / "run", recipe.parent / f"stopped-{stop}")
+
+
+def killed_recipe(write_recipe: WriteRecipe, architecture: str) -> Path:
+    """Return a recipe with dropout and accumulation that writes a checkpoint every other step."""
+    return write_recipe(
+        architecture=architecture,
+        dropout=0.2,
+        gradient_accumulation_steps=2,
+        num_train_epochs=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+    )
+
+
+def kill_and_finish(recipe: Path, *, kills: int, processes: int, seed: int) -> None:
+    """Kill runs at random moments of their life until `kills` kills have landed; each ends as one left alone did."""
+    draw = random.Random(seed)
+    folder, copy = recipe.parent / "killed", moved(recipe, "killed")
+    started = time.monotonic()
+    process = start(recipe, processes=processes)
+    while not (recipe.parent / "run").exists() and process.poll() is None:
+        time.sleep(0.01)
+    first_write = time.monotonic() - started
+    assert process.wait() == 0
+    life = time.monotonic() - started
+    landed = finished = 0
+    while landed < kills or not finished:
+        process = start(copy, processes=processes)
+        try:
+            # A run that goes on has less to do than a new one: it may end before its moment has come.
+            process.wait(timeout=draw.uniform(first_write, life) if landed < kills else None)
+            assert process.returncode == 0
+            assert_equal_runs(recipe.parent / "run", folder)
+            shutil.rmtree(folder)
+            finished += 1
+        except subprocess.TimeoutExpired:
+            ranks = psutil.Process(process.pid).children()
+            if processes > 1 and ranks:
+                draw.choice(ranks).kill()  # one rank alone: the launcher ends the other
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            landed += 1
+
+
+def start(recipe: Path, *, processes: int) -> "subprocess.Popen[bytes]":
+    """Start a run in a process group of its own."""
+    return subprocess.Popen(
+        command(recipe, processes=processes),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_killed_run_ends_as_if_nothing_had_happened(write_recipe: WriteRecipe, architecture: str) -> None:
+    """Three kills at random moments change neither the weights nor the figures."""
+    kill_and_finish(killed_recipe(write_recipe, architecture), kills=3, processes=1, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_run_killed_twenty_times_ends_as_if_nothing_had_happened(write_recipe: WriteRecipe, architecture: str) -> None:
+    """Twenty kills at random moments change neither the weights nor the figures."""
+    kill_and_finish(killed_recipe(write_recipe, architecture), kills=20, processes=1, seed=2)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+def test_two_processes_killed_five_times(write_recipe: WriteRecipe) -> None:
+    """Five kills of one of two processes alone change neither the weights nor the figures."""
+    kill_and_finish(killed_recipe(write_recipe, "gpt2"), kills=5, processes=2, seed=3)
+
+
+def kill_before_changes(recipe: Path, *, every: int) -> list[str]:
+    """Kill a run before every so many-th of its changes of the disk; return what it would have changed."""
+    words = [sys.executable, "-m", "tests.killed_run", str(recipe), str(every)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment(), cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_killed_before_a_change_of_the_disk(write_recipe: WriteRecipe) -> None:
+    """Killed before one in twenty-nine of its changes of the disk, a run ends as one that was left alone."""
+    changes = kill_before_changes(killed_recipe(write_recipe, "gpt2"), every=29)
+    assert len(changes) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_killed_before_each_change_of_the_disk(write_recipe: WriteRecipe, architecture: str) -> None:
+    """Killed before any change of the disk, in every stage, a run ends as one that was left alone."""
+    changes = kill_before_changes(killed_recipe(write_recipe, architecture), every=1)
+    for stage in (
+        "os.rename .recipe.json",
+        "os.rename tokens/train/.store.json",
+        "os.rename .corpus.json",
+        "open metrics.jsonl",
+        "os.rename checkpoints/.checkpoint_step_2.pt",
+        "os.rename checkpoints/.checkpoint_best.pt",
+        "os.link checkpoints/checkpoint_step_",
+        "os.remove checkpoints/checkpoint_step_",
+        "os.rename .final_model.tmp",
+        "os.rename .training.json",
+        "os.rename .results.json",
+    ):
+        assert any(change.split(" ", 1)[1].startswith(stage) for change in changes), stage
+
+
+@pytest.mark.parametrize("stage", ["build_corpus", "evaluate_model"])
+def test_signal_outside_of_the_training_ends_the_run_in_order(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """A signal before or after the training ends the run with code 75, and the same command finishes it."""
+    import hindi_babylm.corpus
+    import hindi_babylm.evaluation.tasks
+
+    recipe = write_recipe()
+    main([str(recipe)])
+    module = hindi_babylm.corpus if stage == "build_corpus" else hindi_babylm.evaluation.tasks
+    copy = moved(recipe, "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, stage, lambda *arguments, **keywords: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as ended:
+            main([str(copy)])
+    assert ended.value.code == 75
+    assert "Interrupted by SIGTERM; the same command continues." in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    main([str(copy)])
+    assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")

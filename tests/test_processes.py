@@ -1,0 +1,90 @@
+"""Several processes train as one does."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hindi_babylm.run import main
+from tests.runs import ROOT, assert_equal_runs, back_to, command, environment, events_of, finish, moved
+
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None:
+    """Two processes of 4 rows give the losses, the evaluation and the word counts of one process of 8."""
+    recipe = write_recipe(num_train_epochs=2)
+    main([str(recipe)])
+    finish(moved(recipe, "two"), processes=2)
+    one, two = events_of(recipe.parent / "run"), events_of(recipe.parent / "two")
+    assert [event["step"] for event in one] == [event["step"] for event in two]
+    for first, second in zip(one, two, strict=True):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            tolerance = 1e-6 if name == "eval_loss" else 1e-4 if name in ("grad_norm", "eval_perplexity") else 1e-5
+            assert second[name] == pytest.approx(value, abs=tolerance), (name, first, second)
+
+
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+@pytest.mark.parametrize("curriculum", ["none", "length"])
+def test_two_processes_train_on_the_rows_of_one(
+    write_recipe: WriteRecipe, block_log: dict[int, list[str]], curriculum: str
+) -> None:
+    """At every step two processes see together the rows that one sees, each once, in every epoch."""
+    recipe = write_recipe(curriculum=curriculum, num_train_epochs=3, eval_strategy="no", save_strategy="no")
+    main([str(recipe)])
+    content = json.loads(moved(recipe, "two").read_text(encoding="utf-8"))
+    content["training"]["use_cpu"] = True
+    copy = recipe.with_name("two.json")
+    copy.write_text(json.dumps(content), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "tests.logged_run", str(copy), str(recipe.parent / "rows")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    ranks = [json.loads((recipe.parent / f"rows-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    padding = set()
+    for step, rows in block_log.items():
+        together = ranks[0][str(step)] + ranks[1][str(step)]
+        extra = sorted(set(together) - set(rows))
+        padding.update(extra)
+        assert sorted(row for row in together if row not in extra) == sorted(rows), f"step {step}"
+    assert len(padding) == 1, "rows that fill up an epoch are all one and the same"
+    assert len(block_log) == len(ranks[0])
+
+
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
+    """A checkpoint of two processes continues on two to the same bits, and is refused on one."""
+    recipe = write_recipe(
+        dropout=0.2,
+        num_train_epochs=2,
+        save_strategy="steps",
+        save_steps=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_total_limit=50,
+    )
+    finish(recipe, processes=2)
+    back_to(recipe.parent / "run", recipe.parent / "again", 4)
+    done = subprocess.run(
+        command(recipe.parent / "again" / "recipe.json"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == 2
+    assert "was written by 2 processes and cannot be continued exactly by 1: start 2" in done.stderr
+    recipe = recipe.parent / "again" / "recipe.json"
+    finish(recipe, processes=2)
+    assert_equal_runs(recipe.parent.parent / "run", recipe.parent)
