@@ -1,7 +1,8 @@
-"""How much of the training time do checkpoints take? One save and a few steps of a recipe's model, in one process.
+"""How much of the training time do checkpoints take? Saves and a few steps of a recipe's model, in one process.
 
 Run `python -m benchmarks.checkpoint recipes/base.json [BLOCKS]`; BLOCKS is the batch (default: the recipe's). The
-share is that of a run that saves once an epoch of a given number of steps.
+stall is what the training waits for: collecting and copying the state. The write goes on in a thread. Both are shown
+as shares of a run that saves once an epoch of a given number of steps.
 """
 
 import statistics
@@ -23,7 +24,7 @@ def main() -> None:
     from hindi_babylm.recipe.parsing import parse_recipe
     from hindi_babylm.tokenization import train_tokenizer
     from hindi_babylm.training.arguments import HindiTrainingArguments
-    from hindi_babylm.training.checkpoint import collect_state, save_checkpoint
+    from hindi_babylm.training.checkpoint import collect_state
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
     recipe = parse_recipe(sys.argv[1])
@@ -67,22 +68,25 @@ def main() -> None:
         trainer.train()
         gaps = [after - before for before, after in zip(ends[WARMUP:STEPS], ends[WARMUP + 1 : STEPS], strict=False)]
         step = statistics.median(gaps)
-        collect, write = [], []
+        stalls, writes = [], []
         for number in range(SAVES):
-            start = time.perf_counter()
-            state = collect_state(trainer)
-            middle = time.perf_counter()
             path = Path(folder) / f"checkpoint_step_{number}.pt"
-            save_checkpoint(path, state)
-            collect.append(middle - start)
-            write.append(time.perf_counter() - middle)
+            start = time.perf_counter()
+            trainer.writer.submit(path, collect_state(trainer), is_best=False, limit=1)
+            middle = time.perf_counter()
+            trainer.writer.wait()
+            stalls.append(middle - start)
+            writes.append(time.perf_counter() - middle)
         size = path.stat().st_size
-    save = statistics.median(collect) + statistics.median(write)
+    stall, write = statistics.median(stalls), statistics.median(writes)
     print(f"{count_parameters(model) / 1e6:.0f}M parameters, batch {batch} x {length}, {arguments.precision}")
-    print(f"step {step:.3f} s; checkpoint {size / 2**20:.0f} MiB: collect {statistics.median(collect):.3f} s, ", end="")
-    print(f"write {statistics.median(write):.3f} s")
+    print(f"step {step:.3f} s; checkpoint {size / 2**20:.0f} MiB: stall {stall:.3f} s, write {write:.3f} s")
     for steps in (56, 200, 600, 2000):
-        print(f"saved every {steps} steps: {100 * save / (save + steps * step):.1f} % of the time")
+        whole = stall + steps * step
+        print(
+            f"saved every {steps} steps: stall {100 * stall / whole:.2f} % of the time; "
+            f"{100 * (stall + write) / (whole + write):.2f} % if the training waited for the write"
+        )
 
 
 if __name__ == "__main__":

@@ -161,13 +161,11 @@ def train(
     The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
     (try again: the same command continues) when a signal has ended the training.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
     from hindi_babylm.curriculum.sampler import CurriculumSampler
     from hindi_babylm.reporting import environment
     from hindi_babylm.storage import sha256
     from hindi_babylm.training.callbacks import MetricsFile
-    from hindi_babylm.training.checkpoint import newest_checkpoint
+    from hindi_babylm.training.checkpoint import newest_checkpoint, newest_sharded_checkpoint
     from hindi_babylm.training.export import export
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
@@ -202,7 +200,7 @@ def train(
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         if trainer.is_world_process_zero():
             say("FSDP or DeepSpeed: checkpoints are transformers' sharded folders, checkpoint-{step}, and no .pt files")
-        resume = resume or get_last_checkpoint(str(folder.path))
+        resume = resume or newest_sharded_checkpoint(folder.path)
     elif resume is None:
         found, refused = newest_checkpoint(folder.checkpoints)
         resume = str(found) if found else None

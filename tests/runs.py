@@ -58,12 +58,12 @@ def back_to(folder: Path, target: Path, step: int) -> None:
     (target / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
 
 
-def command(recipe: Path, *, processes: int = 1) -> list[str]:
+def command(recipe: Path, *, processes: int = 1, module: str = "hindi_babylm.run") -> list[str]:
     """Return the command line of a run on `processes` processes."""
     if processes == 1:
-        return [sys.executable, "-m", "hindi_babylm.run", str(recipe)]
+        return [sys.executable, "-m", module, str(recipe)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *launcher, "-m", "hindi_babylm.run", str(recipe), "--use_cpu", "true"]
+    return [sys.executable, *launcher, "-m", module, str(recipe), "--use_cpu", "true"]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -71,11 +71,10 @@ def environment(**extra: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | extra
 
 
-def finish(recipe: Path, *, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def finish(recipe: Path, *, processes: int = 1, module: str = "hindi_babylm.run") -> "subprocess.CompletedProcess[str]":
     """Run a recipe to its end."""
-    done = subprocess.run(
-        command(recipe, processes=processes), capture_output=True, text=True, check=False, env=environment()
-    )
+    words = command(recipe, processes=processes, module=module)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment(), cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

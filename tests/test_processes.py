@@ -1,6 +1,7 @@
 """Several processes train as one does."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hindi_babylm.run import main
-from tests.runs import ROOT, assert_equal_runs, back_to, command, environment, events_of, finish, moved
+from tests.runs import ROOT, assert_equal_runs, back_to, command, environment, events_of, finish, moved, results_of
 
 WriteRecipe = Callable[..., Path]
 
@@ -88,3 +89,36 @@ def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
     recipe = recipe.parent / "again" / "recipe.json"
     finish(recipe, processes=2)
     assert_equal_runs(recipe.parent.parent / "run", recipe.parent)
+
+
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+def test_sharded_run_uses_the_stock_checkpoints(write_recipe: WriteRecipe) -> None:
+    """Under FSDP the log says that checkpoints are the stock sharded folders, and the newest whole one continues."""
+    recipe = write_recipe(
+        dropout=0.2,
+        fsdp=True,
+        num_train_epochs=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        save_total_limit=50,
+    )
+    whole, again = recipe.parent / "run", recipe.parent / "again"
+    done = finish(recipe, processes=2, module="tests.fsdp_run")
+    assert "FSDP or DeepSpeed: checkpoints are transformers' sharded folders, checkpoint-{step}, and no .pt files" in (
+        done.stdout.splitlines()
+    )
+    assert not (whole / "checkpoints").exists()
+    steps = results_of(whole)["training"]["steps"]
+    assert sorted(whole.glob("checkpoint-*")) == sorted(whole / f"checkpoint-{n}" for n in range(2, steps + 1, 2))
+
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "final_model")
+    for name in ("results.json", "training.json", "checkpoint-8/trainer_state.json"):
+        (again / name).unlink()
+    for step in range(10, steps + 1, 2):
+        shutil.rmtree(again / f"checkpoint-{step}")
+    done = finish(moved(recipe, "again"), processes=2, module="tests.fsdp_run")
+    assert f"Resuming from {again / 'checkpoint-6'}" in done.stdout
+    assert_equal_runs(whole, again)

@@ -28,6 +28,9 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
             self.load_best_model_at_end = self.eval_strategy != "no"
         if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("perplexity"):
             self.greater_is_better = False  # the stock rule takes only names in "loss" for smaller-is-better
+        if self.fsdp and not isinstance(self.fsdp_config, str):
+            # The stock default gathers all weights in one process to save them, which sharding is to avoid.
+            self.fsdp_config = {"state_dict_type": "SHARDED_STATE_DICT", **(self.fsdp_config or {})}
         super().__post_init__()
         if self.precision == "fp32":
             # The stock arguments take the launcher's precision here, though fp32 was asked for.

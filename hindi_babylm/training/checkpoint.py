@@ -94,6 +94,13 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
+def newest_sharded_checkpoint(folder: Path) -> str | None:
+    """Return the newest of the stock Trainer's folders `checkpoint-{step}` that it came to the end of writing."""
+    # Its own search takes the highest number, which a kill may have left half written; the state is written last.
+    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
+
+
 def copy_as_best(path: Path, folder: Path) -> Path:
     """Give the checkpoint at `path` the name `checkpoint_best.pt` in `folder`, without writing its bytes again."""
     best = folder / BEST

@@ -61,3 +61,5 @@ class SpecificationDefaults:
         default=True, metadata={"help": "Restore the patience of early stopping when a run is resumed."}
     )
     project: str = field(default="hindi-babylm", metadata={"help": "Project name of the trackers."})
+    # The stock field still takes the names of strategies as text, which transformers no longer wants.
+    fsdp: bool = field(default=False, metadata={"help": "Shard model, gradients and optimizer over the GPUs (FSDP)."})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import (
@@ -205,7 +206,7 @@ class HindiLanguageModelTrainer(Trainer):
         now = self.state.global_step, self.state.epoch
         # A process has the loss of its own rows, scaled by the number of processes: the mean is the batch's.
         losses = self.accelerator.gather(torch.stack([entry[2] for entry in self._unlogged])[None]).mean(dim=0)
-        norms = torch.stack([torch.as_tensor(entry[3], device=losses.device) for entry in self._unlogged])
+        norms = torch.stack([_whole(entry[3], losses.device) for entry in self._unlogged])
         for (step, epoch, _, _, rate), loss, norm in zip(self._unlogged, losses.tolist(), norms.tolist(), strict=True):
             self.state.global_step, self.state.epoch = step, epoch
             self.log({"loss": loss, "grad_norm": norm, "learning_rate": rate}, start_time)
@@ -217,6 +218,8 @@ class HindiLanguageModelTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Private: the specification's file replaces the stock folder, which only this hook writes.
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            # The stock method looks for the folder of the best step before its sharded writers make it.
+            Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}").mkdir(parents=True, exist_ok=True)
             super()._save_checkpoint(model, trial)
             return
         self.store_flos()
@@ -249,6 +252,11 @@ class HindiLanguageModelTrainer(Trainer):
             self._load_best_model()
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         return TrainOutput(self.state.global_step, checkpoint["train_loss"] or 0.0, {"train_runtime": 0.0})
+
+
+def _whole(norm: torch.Tensor | float, device: torch.device) -> torch.Tensor:
+    """Return a gradient norm as a plain tensor; sharded gradients have it in parts on all processes."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm, device=device)
 
 
 class _SetEpoch(TrainerCallback):
