@@ -196,7 +196,6 @@ def train(
             f"{arguments.world_size} processes x {arguments.gradient_accumulation_steps} accumulated, "
             f"{arguments.precision}"
         )
-    os.environ.setdefault("WANDB_PROJECT", arguments.project)  # the stock callback reads the project nowhere else
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         if trainer.is_world_process_zero():
             say("FSDP or DeepSpeed: checkpoints are transformers' sharded folders, checkpoint-{step}, and no .pt files")

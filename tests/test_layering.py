@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"orthography", "storage", "metrics"},
     "evaluation": {"orthography", "storage", "metrics"},
     "recipe": {
-        *("orthography", "storage", "training.specification", "training.arguments"),
+        *("orthography", "storage", "training.specification", "training.arguments", "training.trackers"),
         *("evaluation", "modeling", "tokenization", "corpus", "curriculum"),  # their registries, for choices
     },
     "run": ANY_BUT_COMMANDS - {"run"},

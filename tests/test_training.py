@@ -214,6 +214,7 @@ def test_metric_lists_have_an_entry_an_evaluation(make: Make) -> None:
     steps = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     assert trainer.metrics["train_loss"] == pytest.approx([sum(steps[:6]) / 6, sum(steps[6:]) / 6])
+    assert [entry["epoch_train_loss"] for entry in evaluations] == trainer.metrics["train_loss"]
     assert trainer.metrics["val_loss"] == [entry["eval_loss"] for entry in evaluations]
     assert trainer.metrics["perplexity"] == [entry["eval_perplexity"] for entry in evaluations]
     assert len(trainer.metrics["learning_rate"]) == 2

@@ -1,7 +1,6 @@
 """The sections of a recipe and their keys, with help, default and range; importable without transformers."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,31 +161,17 @@ class Recipe:
     def training_arguments(self) -> "HindiTrainingArguments":
         """Build the training arguments; what they refuse is told as a UserError."""
         from hindi_babylm.training.arguments import HindiTrainingArguments
+        from hindi_babylm.training.trackers import check_trackers
 
         try:
             arguments = HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(f"{self.path}: training: {' '.join(str(error).split())}") from error
-        self._check_trackers(arguments.report_to)
+        try:
+            check_trackers(arguments.report_to)
+        except ValueError as error:
+            raise UserError(f"{self.path}: training.report_to: {error}") from error
         return arguments
-
-    def _check_trackers(self, names: Any) -> None:
-        from transformers.integrations.integration_utils import (
-            INTEGRATION_TO_CALLBACK,
-            get_available_reporting_integrations,
-        )
-
-        for name in names:
-            if name not in INTEGRATION_TO_CALLBACK:
-                close = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, 1)
-                known = ", ".join(["none", *INTEGRATION_TO_CALLBACK])
-                meant = f"did you mean {close[0]!r}?" if close else f"there are {known}"
-                raise UserError(f"{self.path}: training.report_to: unknown tracker {name!r}; {meant}")
-            if name not in get_available_reporting_integrations():
-                raise UserError(
-                    f"{self.path}: training.report_to: the package of {name!r} is not installed: "
-                    f"pip install {name}, or leave it out"
-                )
 
 
 def checks_of(section: str, key: str) -> Mapping[str, Any]:

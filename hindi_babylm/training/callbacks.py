@@ -13,6 +13,8 @@ from hindi_babylm.storage import write_atomically
 
 # A cluster's log gets a line at so many points of an epoch instead of a bar.
 LINES_PER_EPOCH = 20
+# The lists of `trainer.metrics`, under the specification's names.
+METRICS = ("train_loss", "val_loss", "perplexity", "learning_rate")
 
 
 class MetricsFile(TrainerCallback):
@@ -48,7 +50,8 @@ def _metrics_line(event: dict[str, Any]) -> str:
 class MetricLists(TrainerCallback):
     """Fill `trainer.metrics`: an entry an evaluation, or an epoch where nothing is evaluated.
 
-    `train_loss` is the mean of the steps' losses since the entry before, in nats per token.
+    `train_loss` is the mean of the steps' losses since the entry before, in nats per token. The log has it too, as
+    `epoch_train_loss` of the event that closes the entry, so that it reaches `metrics.jsonl` and the trackers.
     """
 
     def __init__(self, metrics: dict[str, list[float]]) -> None:
@@ -64,23 +67,23 @@ class MetricLists(TrainerCallback):
         for values in self.metrics.values():
             values.clear()
         for event in state.log_history:
-            if "loss" in event:
-                self._add(args, event)
-            elif "eval_loss" in event:
-                self._close(event)
+            self._take(args, event)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if "loss" in kwargs["logs"]:
-            self._add(args, kwargs["logs"])
+        logs, entries = kwargs["logs"], len(self.metrics["train_loss"])
+        self._take(args, logs)
+        if len(self.metrics["train_loss"]) > entries:
+            # The history has a copy of the event, from which a resumed run writes metrics.jsonl again.
+            state.log_history[-1]["epoch_train_loss"] = logs["epoch_train_loss"] = self.metrics["train_loss"][-1]
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close(kwargs["metrics"])
-
-    def _add(self, args: TrainingArguments, event: dict[str, Any]) -> None:
-        self.losses.append(event["loss"])
-        self.learning_rate = event["learning_rate"]
-        if args.eval_strategy == IntervalStrategy.NO and event["epoch"] == int(event["epoch"]):
-            self._close(None)
+    def _take(self, args: TrainingArguments, event: dict[str, Any]) -> None:
+        if "loss" in event:
+            self.losses.append(event["loss"])
+            self.learning_rate = event["learning_rate"]
+            if args.eval_strategy == IntervalStrategy.NO and event["epoch"] == int(event["epoch"]):
+                self._close(None)
+        elif "eval_loss" in event:
+            self._close(event)
 
     def _close(self, evaluation: dict[str, Any] | None) -> None:
         if not self.losses:

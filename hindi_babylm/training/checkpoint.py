@@ -226,6 +226,7 @@ def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
         "seconds": trainer.seconds,
         "finished": trainer.control.should_training_stop,
         "precision": trainer.args.precision,
+        "tracker_run_ids": dict(trainer.trackers.run_ids),
         "model_config": json.loads(model.config.to_json_string(use_diff=False)),
         "trainer_state": {**_plain_state(state), "stateful_callbacks": callbacks},
         "scaler_state_dict": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,

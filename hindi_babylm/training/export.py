@@ -24,6 +24,7 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
     best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
     step = trainer.state.best_global_step if best else trainer.state.global_step
     write_json(folder.training, {"which": "best" if best else "last", "step": step, "training": facts(trainer)})
+    trainer.trackers.close(folder.final_model)
 
 
 def facts(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:

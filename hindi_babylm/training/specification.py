@@ -61,5 +61,7 @@ class SpecificationDefaults:
         default=True, metadata={"help": "Restore the patience of early stopping when a run is resumed."}
     )
     project: str = field(default="hindi-babylm", metadata={"help": "Project name of the trackers."})
+    wandb_tags: list[str] | None = field(default=None, metadata={"help": "Tags of the W&B run."})
+    wandb_notes: str | None = field(default=None, metadata={"help": "Notes on the W&B run."})
     # The stock field still takes the names of strategies as text, which transformers no longer wants.
     fsdp: bool = field(default=False, metadata={"help": "Shard model, gradients and optimizer over the GPUs (FSDP)."})

@@ -27,7 +27,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hindi_babylm.metrics import perplexity
 from hindi_babylm.training.arguments import HindiTrainingArguments
-from hindi_babylm.training.callbacks import Console, MetricLists, checkpoint_path
+from hindi_babylm.training.callbacks import METRICS, Console, MetricLists, checkpoint_path
 from hindi_babylm.training.checkpoint import (
     BEST,
     CheckpointWriter,
@@ -39,6 +39,7 @@ from hindi_babylm.training.checkpoint import (
 )
 from hindi_babylm.training.interruption import Interruption
 from hindi_babylm.training.muon import build_muon
+from hindi_babylm.training.trackers import Trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,10 +88,9 @@ class HindiLanguageModelTrainer(Trainer):
             model.loss_type = "ForCausalLM"
         self.train_sampler = train_sampler
         self.config = dict(config or {})
-        self.metrics: dict[str, list[float]] = {
-            name: [] for name in ("train_loss", "val_loss", "perplexity", "learning_rate")
-        }
-        self.interruption, self.writer = Interruption(), CheckpointWriter()
+        self.metrics: dict[str, list[float]] = {name: [] for name in METRICS}
+        console = [MetricLists(self.metrics), Console(self.metrics)]
+        self.interruption, self.writer, self.trackers = Interruption(), CheckpointWriter(), Trackers(args, self.config)
         self._seconds_before, self._started = 0.0, time.monotonic()
         self._unlogged: list[tuple[int, float, torch.Tensor, torch.Tensor | float, float]] = []
         # A factory in place of a class is how the stock Trainer takes an optimizer of several parts.
@@ -104,7 +104,7 @@ class HindiLanguageModelTrainer(Trainer):
             processing_class=processing_class,
             compute_metrics=exact_loss,
             optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
-            callbacks=[MetricLists(self.metrics), Console(self.metrics), *callbacks, self.interruption, self.writer],
+            callbacks=[*console, *callbacks, self.interruption, self.writer, self.trackers],
         )
         for replaced in (ProgressCallback, PrinterCallback):
             self.remove_callback(replaced)
@@ -136,6 +136,7 @@ class HindiLanguageModelTrainer(Trainer):
         check_fit(checkpoint, self, path=path)
         adopt_best(checkpoint, path, folder, write=self.args.should_save)
         self._seconds_before = checkpoint["seconds"]
+        self.trackers.run_ids |= checkpoint.get("tracker_run_ids", {})
         if checkpoint["finished"]:
             return self._restore_finished(checkpoint)
         with unpacked(checkpoint, folder, self.args) as stock_folder:

@@ -1,0 +1,206 @@
+"""The trackers of transformers (W&B, TensorBoard and others), kept from stopping or stalling a training."""
+
+import copy
+import difflib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, WandbCallback, WandbLogModel
+
+from hindi_babylm.training.callbacks import say
+
+if TYPE_CHECKING:
+    from hindi_babylm.training.arguments import HindiTrainingArguments
+
+PATIENCE = 60.0  # seconds that a run waits for a tracker at the start and the end of the training
+WANDB_INIT_TIMEOUT = 15.0  # seconds; wandb adds 10 to it
+WANDB_FINISH_TIMEOUT = {False: 45.0, True: 600.0}  # seconds, without and with a model to upload
+
+
+def check_trackers(names: str | Sequence[str] | None) -> None:
+    """Raise ValueError for a tracker that transformers does not know and an upload that is not possible."""
+    names = [names] if isinstance(names, str) else names or []
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            close = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, 1)
+            known = ", ".join(["none", *INTEGRATION_TO_CALLBACK])
+            meant = f"did you mean {close[0]!r}?" if close else f"there are {known}"
+            raise ValueError(f"unknown tracker {name!r}; {meant}")
+    if "wandb" in names and os.environ.get("WANDB_LOG_MODEL", "").lower() == WandbLogModel.CHECKPOINT:
+        raise ValueError(
+            "the environment variable WANDB_LOG_MODEL=checkpoint would upload files that hold pickles: "
+            "set it to end, which uploads final_model, or unset it"
+        )
+
+
+class Trackers(TrainerCallback):
+    """Pass a training's events on to the trackers of `report_to`, each in a thread of its own.
+
+    A tracker whose package is missing, that raises, or that keeps the start or end of the training waiting for
+    more than `PATIENCE` seconds is switched off with one line. `run_ids` go into every checkpoint; those of a
+    checkpoint, given before `train`, continue its runs. Artifacts of checkpoints are not uploaded.
+    """
+
+    def __init__(self, args: "HindiTrainingArguments", config: Mapping[str, Any]) -> None:
+        self.run_ids: dict[str, str] = {}
+        check_trackers(args.report_to)
+        self._names = list(args.report_to or [])  # a list: the arguments made it one
+        # The stock Trainer would add them once more, unguarded; on_init_end gives the names back.
+        args.report_to = []
+        self._threads: list[_TrackerThread] = []
+        for name in self._names if args.process_index == 0 else []:
+            try:
+                callback = WandbTracker(self.run_ids, config) if name == "wandb" else INTEGRATION_TO_CALLBACK[name]()
+            except Exception as error:  # what a missing or broken package raises, whichever it is
+                say(f"Warning: the tracker {name} is left out, metrics.jsonl has every figure: {_told(error)}")
+            else:
+                self._threads.append(_TrackerThread(name, callback))
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        args.report_to = self._names
+        self._pass_on("on_init_end", args, state, control, **kwargs)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._pass_on("on_train_begin", args, state, control, patience=PATIENCE, **kwargs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._pass_on("on_step_end", args, state, control, **kwargs)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._pass_on("on_log", args, state, control, **{**kwargs, "logs": dict(kwargs["logs"])})
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._pass_on("on_evaluate", args, state, control, **kwargs)
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        self._pass_on("on_predict", args, state, control, metrics=metrics, **kwargs)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._pass_on("on_train_end", args, state, control, patience=PATIENCE, **kwargs)
+
+    def close(self, final_model: Path) -> None:
+        """End the W&B run that this training opened; with `WANDB_LOG_MODEL=end` upload the folder first."""
+        for thread in self._threads:
+            if isinstance(thread.callback, WandbTracker):
+                done = thread.submit("finish", partial(thread.callback.finish, final_model))
+                thread.wait("finish", done, thread.callback.finish_timeout + PATIENCE)
+
+    def _pass_on(self, hook: str, args: Any, state: Any, control: Any, *, patience: float = 0.0, **kwargs: Any) -> None:
+        """Hand an event to every tracker, with copies of what the training changes meanwhile."""
+        now = copy.copy(state), copy.copy(control)
+        heard = [
+            (thread, thread.submit(hook, partial(getattr(thread.callback, hook), args, *now, **kwargs)))
+            for thread in self._threads
+            if patience or getattr(type(thread.callback), hook) is not getattr(TrainerCallback, hook)
+        ]
+        for thread, done in heard if patience else []:
+            thread.wait(hook, done, patience)
+
+
+class _TrackerThread:
+    """A thread that carries out what is submitted, in order, until a job raises or keeps the run waiting."""
+
+    def __init__(self, name: str, callback: TrainerCallback) -> None:
+        self.name, self.callback = name, callback
+        self._off = False
+        self._jobs: SimpleQueue[tuple[str, Callable[[], Any], threading.Event]] = SimpleQueue()
+        # A daemon: a tracker that hangs would keep the process from ending.
+        threading.Thread(target=self._work, name=f"tracker {name}", daemon=True).start()
+
+    def submit(self, hook: str, job: Callable[[], Any]) -> threading.Event:
+        """Queue a job and return the event that is set when it is done, or dropped."""
+        done = threading.Event()
+        if self._off:
+            done.set()
+        else:
+            self._jobs.put((hook, job, done))
+        return done
+
+    def wait(self, hook: str, done: threading.Event, seconds: float) -> None:
+        """Wait for a job, and leave the tracker behind when it takes longer than `seconds`."""
+        if not done.wait(seconds) and not self._off:
+            self._switch_off(f"{hook} is not done after {seconds:g} s, with {self._jobs.qsize()} events behind it")
+
+    def _work(self) -> None:
+        while True:
+            hook, job, done = self._jobs.get()
+            try:
+                if not self._off:
+                    job()
+            except Exception as error:  # a tracker's error is its own: told once, and the training goes on
+                self._switch_off(f"{hook} raised {_told(error)}")
+            done.set()
+
+    def _switch_off(self, reason: str) -> None:
+        self._off = True
+        say(f"Warning: the tracker {self.name} is switched off, metrics.jsonl has every figure: {reason}")
+
+
+class WandbTracker(WandbCallback):
+    """The stock callback in a run opened with the recipe's project, name, tags, notes and configuration.
+
+    A server that does not answer, or a missing API key, makes it an offline run. The run id stands in `run_ids`
+    and is the one that it has already, if any.
+    """
+
+    def __init__(self, run_ids: dict[str, str], config: Mapping[str, Any]) -> None:
+        super().__init__()
+        # The stock uploads look for stock checkpoints, and add training_args.bin, a pickle with the hub token.
+        self._uploads, self._log_model = self._log_model == WandbLogModel.END, WandbLogModel.FALSE
+        self.finish_timeout = float(os.environ.get("WANDB_FINISH_TIMEOUT", WANDB_FINISH_TIMEOUT[self._uploads]))
+        self._run_ids, self._config, self._opened = run_ids, config, False
+        # Chosen here and not by W&B, so that no checkpoint has to wait for it.
+        run_ids["wandb"] = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+
+    def setup(self, args: Any, state: Any, model: Any, **kwargs: Any) -> None:
+        """Open the run, unless the caller has one open, and let the stock callback fill it."""
+        if self._wandb.run is None:
+            self._open(args)
+            self._opened = True
+        else:
+            self._run_ids["wandb"] = self._wandb.run.id
+        super().setup(args, state, model, **kwargs)
+
+    def finish(self, final_model: Path) -> None:
+        """End the run if it was opened here; upload the folder first where it was asked for."""
+        if self._uploads:
+            artifact = self._wandb.Artifact(name=f"model-{self._run_ids['wandb']}", type="model")
+            artifact.add_dir(str(final_model))
+            self._wandb.log_artifact(artifact, aliases=["final_model"])
+        if self._opened:
+            self._wandb.finish()
+
+    def _open(self, args: Any) -> None:
+        wandb = self._wandb
+        options: dict[str, Any] = {
+            "project": os.environ.get("WANDB_PROJECT", args.project),
+            "name": args.run_name,
+            "tags": args.wandb_tags,
+            "notes": args.wandb_notes,
+            "config": dict(self._config),
+            "id": self._run_ids["wandb"],
+            "resume": "allow",
+        }
+        limits: dict[str, Any] = {"finish_timeout": self.finish_timeout}
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            limits["init_timeout"] = WANDB_INIT_TIMEOUT
+        try:
+            wandb.init(**options, settings=wandb.Settings(**limits))
+        except wandb.Error as error:
+            say(
+                f"Warning: W&B opens no online run, so this one is kept offline (wandb sync uploads it): {_told(error)}"
+            )
+            wandb.teardown()  # else the id is still in use by the attempt that failed
+            wandb.init(**options, settings=wandb.Settings(**limits), mode="offline")
+
+
+def _told(error: Exception) -> str:
+    """Return the type and the first line of an error."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
