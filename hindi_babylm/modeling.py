@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.storage import UserError
+from hindi_babylm.storage import UserError, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,14 +94,16 @@ def check_settings(
 
 
 def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, dropout: float) -> "PreTrainedConfig":
+    from transformers import PreTrainedConfig
+
     make = ARCHITECTURES[architecture]
     known = make(block_size=block_size, dropout=dropout)
     names = set(known.to_dict()) | set(known.attribute_map)
     for name in settings:
         if name not in names:
+            fields = sorted(set(known.to_dict()) - set(PreTrainedConfig().to_dict()))
             raise UserError(
-                f"model.model_config: {type(known).__name__} has no field {name!r}; "
-                f"take one of {', '.join(sorted(name for name in known.to_dict() if not name.startswith('_')))}"
+                f"model.model_config: {type(known).__name__} has no field {name!r}; {suggestion(name, fields)}"
             )
     with _refusal_told(type(known).__name__):
         config = make(block_size=block_size, dropout=dropout, **{"tie_word_embeddings": True, **settings})

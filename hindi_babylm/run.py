@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
-from hindi_babylm.recipe.parsing import parse_recipe
+from hindi_babylm.recipe.parsing import parse_command_line
 from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_atomically, write_json
 
@@ -45,12 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write((training_help() if "training" in words else run_help()) + "\n")
         return
     with exit_on_user_error():
-        if not words or words[0].startswith("--"):
-            raise UserError("no recipe: accelerate launch -m hindi_babylm.run recipes/quickstart.json (see --help)")
-        flags = [word for word in words[1:] if word != "--overwrite"]
-        recipe = parse_recipe(words[0], flags)
+        recipe, switches = parse_command_line(words)
         with exit_on_signal():
-            run(recipe, overwrite="--overwrite" in words)
+            run(recipe, overwrite="overwrite" in switches)
 
 
 @contextmanager
@@ -79,12 +76,9 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     from hindi_babylm.reporting import summary
     from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
 
-    _quiet_libraries()
     use_all_cores()
     keep_freed_memory()
     resume = recipe.training.pop("resume_from_checkpoint", None)
-    if resume is not None and not resume.endswith(".pt"):
-        raise UserError(f"training.resume_from_checkpoint = {resume!r}: expected the .pt file of a checkpoint")
     folder = RunFolder(recipe.output_dir)
     is_main = os.environ.get("RANK", "0") == "0"
     with folder.locked() if is_main else nullcontext():
@@ -111,18 +105,15 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     With `go_on` the data that an unfinished run has written whole are used as they are.
     """
     arguments = recipe.training_arguments()
+    recipe.check_model()
+    # Only now: what is wrong with a recipe is told before the libraries that read data are imported.
+    _quiet_libraries()
     from transformers import AutoTokenizer
 
-    from hindi_babylm.modeling import build_model, check_settings, count_parameters
+    from hindi_babylm.modeling import build_model, count_parameters
     from hindi_babylm.packing import TokenStore, pack
 
     settings = recipe.model
-    check_settings(
-        architecture=settings.architecture,
-        block_size=settings.block_size,
-        dropout=settings.dropout,
-        model_config=settings.model_config,
-    )
     if arguments.process_index == 0:
         if go_on and folder.corpus.exists():
             folder.sweep()
@@ -295,6 +286,11 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
         test_fraction=corpus.test_fraction,
         split_seed=corpus.split_seed,
     )
+    if ledger.words("train") < recipe.model.block_size:
+        raise UserError(
+            f"{recipe.path}: the train split has {ledger.words('train')} words, fewer than one block of "
+            f"model.block_size {recipe.model.block_size} tokens: give more text, or lower it"
+        )
     parts = ", ".join(f"{split} {ledger.words(split):,}" for split in texts)
     say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents ({parts})")
     for reason, entry in ledger.dropped.items():

@@ -1,13 +1,14 @@
 """Write files atomically, name the files of a run folder, and report user errors."""
 
+import difflib
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from typing import Any
 
 class UserError(Exception):
     """An error that the user can mend: one line that says what, where, the value and each way out."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Say which of the `known` names is nearest to `name`, or name them all.
+
+    >>> suggestion("lama", ["gpt2", "llama"])
+    "did you mean 'llama'?"
+    >>> suggestion("x", ["gpt2", "llama"])
+    'there are gpt2, llama'
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1) or [full for full in names if name and full.startswith(name)]
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
 
 
 @contextmanager
@@ -188,6 +202,7 @@ class RunFolder:
 
         Raises UserError when another process holds it: two would write into each other's files.
         """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".lock", "w", encoding="utf-8") as file:
             try:
@@ -201,7 +216,9 @@ class RunFolder:
             finally:
                 if [path.name for path in self.path.iterdir()] == [".lock"]:  # refused before anything was written
                     (self.path / ".lock").unlink()
-                    self.path.rmdir()
+                    for folder in made:
+                        with suppress(OSError):  # no longer empty: another run lies beside this one
+                            folder.rmdir()
 
 
 def _lock(file: Any) -> None:

@@ -67,7 +67,6 @@ def tiny_recipe(
             "dropout": dropout,
             "model_config": TINY_GPT2 if architecture == "gpt2" else TINY_LLAMA,
         },
-        "curriculum": {"curriculum": curriculum, "stage_epochs": [1, 1, 1]},
         "training": {
             "global_batch_size": 8,
             "num_train_epochs": 1,
@@ -76,6 +75,7 @@ def tiny_recipe(
             **training,
         },
         "evaluation": {"tasks": []},
+        **({"curriculum": {"curriculum": curriculum, "stage_epochs": [1, 1, 1]}} if curriculum != "none" else {}),
     }
 
 

@@ -177,8 +177,8 @@ def test_fields_of_the_config_class_reach_the_model(architecture: str, field: st
 @pytest.mark.parametrize(
     ("architecture", "model_config", "message"),
     [
-        ("gpt2", {"n_layers": 4}, "model.model_config: GPT2Config has no field 'n_layers'; take one of "),
-        ("llama", {"n_layer": 4}, "model.model_config: LlamaConfig has no field 'n_layer'; take one of "),
+        ("gpt2", {"n_layers": 4}, "model.model_config: GPT2Config has no field 'n_layers'; did you mean 'n_layer'?"),
+        ("llama", {"n_layer": 4}, "model.model_config: LlamaConfig has no field 'n_layer'; there are "),
         ("gpt2", {"n_positions": 8}, "model.block_size 16 is longer than the model's 8 positions: lower block_size"),
         ("llama", {"max_position_embeddings": 8}, "model.block_size 16 is longer than the model's 8 positions"),
         ("gpt2", {"vocab_size": 100}, "model.model_config.vocab_size 100 is smaller than the tokenizer's 600 tokens"),

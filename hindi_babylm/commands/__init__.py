@@ -1,11 +1,10 @@
 """The commands of `hindi-babylm`, one module each, and their dispatch."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
-from hindi_babylm.storage import UserError, exit_on_user_error
+from hindi_babylm.storage import UserError, exit_on_user_error, suggestion
 
 # Name -> (module with a `main(argv)`, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -22,7 +21,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with exit_on_user_error():
         if words[0] not in COMMANDS:
-            close = difflib.get_close_matches(words[0], COMMANDS, 1)
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
-            raise UserError(f"unknown command {words[0]!r}; {meant}")
+            raise UserError(f"unknown command {words[0]!r}; {suggestion(words[0], COMMANDS)}")
     importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])

@@ -1,7 +1,6 @@
 """The sections of a recipe and their keys, with help, default and range; importable without transformers."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ SOURCE_KEYS = (
 
 
 def _option(help: str, default: Any = None, **checks: Any) -> Any:
-    """Declare a key of a section: its help, default, and `choices` or bounds `low` and `high`."""
+    """Declare a key of a section: its help, default, and `choices` or bounds `low`, `above`, `high`, `below`."""
     metadata = {"help": help, **checks}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -42,32 +41,30 @@ def _option(help: str, default: Any = None, **checks: Any) -> Any:
 class CorpusSection:
     """What is read, and how it is divided."""
 
-    sources: list[dict[str, Any]] = _option(
-        "Texts to read: a list of {path | hub_id | bundled, text_column, max_words, ...}.", [{"bundled": "all"}]
-    )
-    max_words: int | None = _option("Budget of all splits together, in whitespace-separated words.", None, low=1)
-    validation_fraction: float = _option("Share of the works for validation.", 0.1, above=0, below=1)
-    test_fraction: float = _option("Share of the works for testing.", 0.1, above=0, below=1)
-    split_seed: int = _option("Seed of the split and of the choice within max_words.", 0)
+    sources: list[dict[str, Any]] = _option("Objects of one path, hub_id or bundled each.", [{"bundled": "all"}])
+    max_words: int | None = _option("Budget of all splits together, in words.", None, low=1)
+    validation_fraction: float = _option("Validation split, share of the works.", 0.1, above=0, below=1)
+    test_fraction: float = _option("Test split, share of the works.", 0.1, above=0, below=1)
+    split_seed: int = _option("Seed of the split and of the budget's choice.", 0)
 
 
 @dataclass
 class TokenizerSection:
     """The tokenizer: an existing one, or how to train one."""
 
-    tokenizer: str | None = _option("Folder or hub id of an existing tokenizer; without it one is trained.")
-    algorithm: str = _option("Algorithm to train.", "bpe", choices=TOKENIZERS)
-    vocab_size: int = _option("Tokens of a trained vocabulary, bytes and special tokens included.", 32_000, low=512)
+    tokenizer: str | None = _option("Folder or hub id; without it one is trained.")
+    algorithm: str = _option("What to train: " + ", ".join(TOKENIZERS) + ".", "bpe", choices=TOKENIZERS)
+    vocab_size: int = _option("Size of a trained vocabulary, in tokens.", 32_000, low=512)
 
 
 @dataclass
 class ModelSection:
     """The model."""
 
-    architecture: str = _option("Architecture.", "gpt2", choices=ARCHITECTURES)
-    block_size: int = _option("Length of a training row and of the context, in tokens.", 512, low=2)
-    dropout: float = _option("Dropout wherever the architecture has it.", 0.1, low=0, below=1)
-    model_config: dict[str, Any] = _option("Fields of the architecture's own config class.", {})
+    architecture: str = _option(", ".join(ARCHITECTURES) + ".", "gpt2", choices=ARCHITECTURES)
+    block_size: int = _option("Length of a training row, in tokens.", 512, low=2)
+    dropout: float = _option("Probability, where the architecture has it.", 0.1, low=0, below=1)
+    model_config: dict[str, Any] = _option("Fields of GPT2Config or LlamaConfig.", {})
 
 
 @dataclass
@@ -75,14 +72,9 @@ class CurriculumSection:
     """The order in which the blocks are trained on."""
 
     curriculum: str = _option(
-        "Difficulty of a document, from easy to hard, or none: all blocks, shuffled, in each epoch.",
-        NO_CURRICULUM,
-        choices=(NO_CURRICULUM, *DIFFICULTIES),
+        ", ".join([NO_CURRICULUM, *DIFFICULTIES]) + ".", NO_CURRICULUM, choices=(NO_CURRICULUM, *DIFFICULTIES)
     )
-    stage_epochs: list[int] = _option(
-        "Epochs of each stage: as many stages of equal size, the easiest first; they add up to num_train_epochs.",
-        [3, 4, 3],
-    )
+    stage_epochs: list[int] = _option("Epochs of each stage, the easiest first.", [3, 4, 3], low=1)
 
 
 @dataclass
@@ -97,6 +89,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "global_batch_size": {"low": 1},
     "per_device_train_batch_size": {"low": 1},
     "per_device_eval_batch_size": {"low": 1},
+    "max_steps": {"low": -1},
     "gradient_accumulation_steps": {"low": 1},
     "num_train_epochs": {"above": 0},
     "learning_rate": {"above": 0},
@@ -113,7 +106,18 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "adam_beta1": {"low": 0, "below": 1},
     "adam_beta2": {"low": 0, "below": 1},
     "adam_epsilon": {"above": 0},
-    "seed": {"low": 0},
+    "label_smoothing_factor": {"low": 0, "below": 1},
+    "neftune_noise_alpha": {"low": 0},
+    "eval_delay": {"low": 0},
+    "eval_accumulation_steps": {"low": 1},
+    "torch_empty_cache_steps": {"low": 1},
+    "dataloader_prefetch_factor": {"low": 1},
+    "ddp_timeout": {"low": 1},
+    "ddp_bucket_cap_mb": {"low": 1},
+    "torch_compile_mode": {"choices": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")},
+    "debug": {"choices": ("underflow_overflow", "tpu_metrics_debug")},
+    "include_num_input_tokens_seen": {"choices": ("all", "non_padding", "no")},
+    "seed": {"low": 0, "high": 2**32 - 1},
     "data_seed": {"low": 0},
     "eval_strategy": {"choices": ("no", "steps", "epoch")},
     "save_strategy": {"choices": ("no", "steps", "epoch", "best")},
@@ -161,21 +165,24 @@ class Recipe:
     def training_arguments(self) -> "HindiTrainingArguments":
         """Build the training arguments; what they refuse is told as a UserError."""
         from hindi_babylm.training.arguments import HindiTrainingArguments
-        from hindi_babylm.training.trackers import check_trackers
 
         try:
-            arguments = HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
+            return HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(f"{self.path}: training: {' '.join(str(error).split())}") from error
+
+    def check_model(self) -> None:
+        """Raise UserError for a model that cannot be built, without making its weights."""
+        from hindi_babylm.modeling import check_settings
+
         try:
-            check_trackers(arguments.report_to)
-        except ValueError as error:
-            raise UserError(f"{self.path}: training.report_to: {error}") from error
-        return arguments
+            check_settings(**dataclasses.asdict(self.model))
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
 
 
-def checks_of(section: str, key: str) -> Mapping[str, Any]:
-    """Return the choices and bounds of a key."""
-    if section == "training":
-        return TRAINING_CHECKS.get(key, {})
-    return next(f.metadata for f in dataclasses.fields(SECTIONS[section]) if f.name == key)
+def default_of(f: "dataclasses.Field[Any]") -> Any:
+    """Return the default of a field, an enum as its value."""
+    if f.default is not dataclasses.MISSING:
+        return getattr(f.default, "value", f.default)
+    return f.default_factory() if f.default_factory is not dataclasses.MISSING else None

@@ -80,6 +80,8 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
     def _resolve_precision(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.fp16 and self.bf16:
+            raise ValueError("fp16 true contradicts bf16 true: keep one, or set precision instead")
         flag = "fp16" if self.fp16 else "bf16" if self.bf16 else None
         if flag and self.precision not in ("auto", flag):
             raise ValueError(f"precision {self.precision} contradicts {flag} true: leave one of them out")

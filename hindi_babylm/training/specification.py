@@ -1,67 +1,51 @@
 """The training fields that differ from or add to `TrainingArguments`', readable without importing transformers."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(help: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class SpecificationDefaults:
     """Declare the specification's defaults and the few fields of ours; a mixin of `HindiTrainingArguments`."""
 
-    output_dir: str | None = field(default=None, metadata={"help": "Run folder. Default: runs/<name of the recipe>."})
-    global_batch_size: int = field(
-        default=32,
-        metadata={
-            "help": "Blocks per optimizer step = per_device_train_batch_size x processes x "
-            "gradient_accumulation_steps; the two others follow from it unless given."
-        },
+    output_dir: str | None = _option("Run folder. Default: runs/<name of the recipe>.")
+    global_batch_size: int = _option("Blocks per optimizer step of all processes.", 32)
+    per_device_train_batch_size: int | None = _option(
+        "Blocks per process and forward pass. Default: what global_batch_size leaves."
     )
-    per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "Blocks per device and forward pass. Default: from global_batch_size."}
+    gradient_accumulation_steps: int | None = _option(
+        "Forward passes per optimizer step. Default: what global_batch_size leaves."
     )
-    gradient_accumulation_steps: int | None = field(
-        default=None, metadata={"help": "Forward passes per optimizer step. Default: from global_batch_size."}
+    num_train_epochs: float = _option("Passes over the training blocks.", 10.0)
+    learning_rate: float = _option("Peak learning rate of AdamW.", 3e-4)
+    muon_learning_rate: float | None = _option("Peak rate of Muon for the hidden matrices. Default: AdamW trains all.")
+    weight_decay: float = _option("Decoupled decay of the matrices.", 0.01)
+    lr_scheduler_type: str = _option("linear, cosine, constant_with_warmup, ...", "linear")
+    warmup_steps: float = _option(
+        "Linear warmup in steps, at most a tenth of the run; below 1 a share of all steps.", 1000.0
     )
-    num_train_epochs: float = field(default=10.0, metadata={"help": "Passes over the training blocks."})
-    learning_rate: float = field(default=3e-4, metadata={"help": "Peak learning rate of AdamW."})
-    muon_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Train the hidden matrices with Muon at this peak rate, the rest with AdamW."},
+    precision: str = _option("auto, fp32, bf16 or fp16; auto follows accelerate launch, else the machine.", "auto")
+    early_stopping_patience: int | None = _option(
+        "Stop after so many evaluations without a better one. Default: never."
     )
-    weight_decay: float = field(
-        default=0.01, metadata={"help": "Decoupled decay of matrices, not of biases and norms."}
+    eval_strategy: str = _option("no, steps (eval_steps) or epoch.", "epoch")
+    save_strategy: str = _option("no, steps (save_steps), epoch or best.", "epoch")
+    save_total_limit: int | None = _option("Checkpoints to keep besides the best one.", 2)
+    load_best_model_at_end: bool | None = _option(
+        "Export the best model, not the last one. Default: where the run evaluates."
     )
-    lr_scheduler_type: str = field(
-        default="linear", metadata={"help": "linear, cosine, constant_with_warmup, or any other of transformers'."}
-    )
-    warmup_steps: float = field(
-        default=1000.0,
-        metadata={"help": "Steps of linear warmup, at most 10 % of the run; below 1 a share of all steps."},
-    )
-    precision: str = field(
-        default="auto",
-        metadata={"help": "auto, fp32, bf16 or fp16; auto follows accelerate launch, else the machine."},
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better one. Default: never."}
-    )
-    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
-    save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep besides the best."})
-    load_best_model_at_end: bool | None = field(
-        default=None, metadata={"help": "Export the best model, not the last. Default: where the run evaluates."}
-    )
-    metric_for_best_model: str | None = field(default="loss", metadata={"help": "Metric of the best model."})
-    logging_steps: float = field(
-        default=10, metadata={"help": "Steps between transfers of the log; every step is logged all the same."}
-    )
+    metric_for_best_model: str | None = _option("loss or perplexity.", "loss")
+    logging_steps: float = _option("Steps between transfers; each step is logged.", 10)
     # The stock filter hides a NaN loss behind an average and synchronises the device at every step.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
+    logging_nan_inf_filter: bool = _option("Hide losses that are not finite.", False)
     # Off, a resumed run forgets how long early stopping has been waiting.
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "Restore the patience of early stopping when a run is resumed."}
-    )
-    project: str = field(default="hindi-babylm", metadata={"help": "Project name of the trackers."})
-    wandb_tags: list[str] | None = field(default=None, metadata={"help": "Tags of the W&B run."})
-    wandb_notes: str | None = field(default=None, metadata={"help": "Notes on the W&B run."})
+    restore_callback_states_from_checkpoint: bool = _option("Resume early stopping's patience too.", True)
+    project: str = _option("Project name of the trackers.", "hindi-babylm")
+    wandb_tags: list[str] | None = _option("Tags of the W&B run.")
+    wandb_notes: str | None = _option("Notes on the W&B run.")
     # The stock field still takes the names of strategies as text, which transformers no longer wants.
-    fsdp: bool = field(default=False, metadata={"help": "Shard model, gradients and optimizer over the GPUs (FSDP)."})
+    fsdp: bool = _option("Shard model and optimizer over the GPUs.", False)

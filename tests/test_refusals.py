@@ -1,0 +1,573 @@
+"""Every wrong recipe and command line ends with exit code 2 and one exact line; nothing is written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hindi_babylm.corpus import FORMATS
+from hindi_babylm.evaluation.tasks import TASKS
+from hindi_babylm.recipe.sections import SECTIONS
+from hindi_babylm.run import main
+
+ALL_SECTIONS = ", ".join(SECTIONS)
+SOURCE_KEYS = "path, hub_id, bundled, name, text_column, config, split, revision, sample_by, max_words"
+BEST = "the best model is loaded from a checkpoint of its evaluation"
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, as one process that no launcher started; what is not refused is not trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hindi_babylm.run.train", lambda *args, **kwargs: pytest.fail("not refused"))
+    # With WANDB_MODE, the import of wandb prints a line.
+    for name in ("WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", "RANK", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def check_refused(recipe: Any, flags: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Check that the command ends with exit code 2, exactly the line `message`, and no file or folder."""
+    Path("r.json").write_text(recipe if isinstance(recipe, str) else json.dumps(recipe), encoding="utf-8")
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["r.json", *flags])
+    captured = capfd.readouterr()
+    assert captured.err == f"error: {message}\n"
+    assert captured.out == ""
+    assert stopped.value.code == 2
+    assert sorted(Path().rglob("*")) == before
+
+
+# Each wrong recipe, and the one line that it gets.
+WRONG_RECIPES: list[tuple[Any, str]] = [
+    # the file
+    ("[1]", f"r.json: a recipe is a JSON object of sections {ALL_SECTIONS}, got [1]"),
+    ('"x"', f'r.json: a recipe is a JSON object of sections {ALL_SECTIONS}, got "x"'),
+    ('{"model":\n  {"dropout" 0.1}\n}', "r.json: line 2, column 14: not JSON: Expecting ':' delimiter"),
+    ('{"model":', "r.json: line 1, column 10: not JSON: Expecting value"),
+    ("", "r.json: line 1, column 1: not JSON: Expecting value"),
+    ('{"training": {"seed": 1, "seed": 2}}', "r.json: key 'seed' stands twice in one object; keep one"),
+    ('{"model": {}, "model": {}}', "r.json: key 'model' stands twice in one object; keep one"),
+    ('{"training": {"learning_rate": NaN}}', "r.json: NaN is no JSON; write a number"),
+    ('{"model": {"model_config": {"x": -Infinity}}}', "r.json: -Infinity is no JSON; write a number"),
+    # sections and keys
+    ({"modle": {}}, "r.json: unknown section 'modle'; did you mean 'model'?"),
+    ({"xyz": {}}, f"r.json: unknown section 'xyz'; there are {ALL_SECTIONS}"),
+    ({"training": []}, "r.json: section 'training' must be a JSON object of keys, got []"),
+    ({"model": None}, "r.json: section 'model' must be a JSON object of keys, got null"),
+    (
+        {"training": {"learning_rat": 1}},
+        "r.json: training.learning_rat: unknown key; did you mean 'learning_rate' (section 'training')?",
+    ),
+    (
+        {"training": {"evaluation_strategy": "no"}},
+        "r.json: training.evaluation_strategy: unknown key; it is called 'eval_strategy' (section 'training')",
+    ),
+    ({"model": {"learning_rate": 1e-3}}, "r.json: model.learning_rate: unknown key; it belongs in section 'training'"),
+    ({"training": {"vocab_size": 900}}, "r.json: training.vocab_size: unknown key; it belongs in section 'tokenizer'"),
+    (
+        {"tokenizer": {"qqqq": 1}},
+        "r.json: tokenizer.qqqq: unknown key; section 'tokenizer' has tokenizer, algorithm, vocab_size",
+    ),
+    # the curriculum
+    (
+        {"curriculum": {"curriculum": "lenght"}},
+        "r.json: curriculum.curriculum = \"lenght\": expected one of none, length, random; did you mean 'length'?",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "stage_epochs": [1, 0]}, "training": {"num_train_epochs": 1}},
+        "r.json: curriculum.stage_epochs = 0: expected at least 1",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "stage_epochs": [2, 2]}},
+        "r.json: training.num_train_epochs 10 is not the sum of curriculum.stage_epochs [2, 2]: set it to 4, or "
+        "change the stages",
+    ),
+    (
+        {"curriculum": {"stage_epochs": [5, 5]}},
+        'r.json: curriculum.stage_epochs = [5, 5] has no effect with curriculum = "none": choose a curriculum, or '
+        "leave stage_epochs out",
+    ),
+    (
+        {"curriculum": {"curriculum": "length"}, "training": {"global_batch_size": 1}},
+        'r.json: training.global_batch_size 1 with curriculum.curriculum "length": a stage that is a block shorter '
+        "than the others would have a step without loss: take 2 or more",
+    ),
+    # types
+    ({"tokenizer": {"vocab_size": "8k"}}, 'r.json: tokenizer.vocab_size = "8k": expected a whole number'),
+    (
+        {"tokenizer": {"vocab_size": "8000"}},
+        'r.json: tokenizer.vocab_size = "8000": expected a whole number; write it without quotes',
+    ),
+    (
+        {"training": {"load_best_model_at_end": "false"}},
+        'r.json: training.load_best_model_at_end = "false": expected true or false or null; write it without quotes',
+    ),
+    (
+        {"training": {"learning_rate": "3e-4"}},
+        'r.json: training.learning_rate = "3e-4": expected a number; write it without quotes',
+    ),
+    ({"training": {"learning_rate": True}}, "r.json: training.learning_rate = true: expected a number"),
+    ({"training": {"seed": True}}, "r.json: training.seed = true: expected a whole number"),
+    ({"training": {"bf16": 1}}, "r.json: training.bf16 = 1: expected true or false"),
+    ({"training": {"seed": 1.5}}, "r.json: training.seed = 1.5: expected a whole number"),
+    ({"training": {"global_batch_size": None}}, "r.json: training.global_batch_size = null: expected a whole number"),
+    ({"model": {"model_config": []}}, "r.json: model.model_config = []: expected an object"),
+    ({"evaluation": {"tasks": "all"}}, 'r.json: evaluation.tasks = "all": expected a list'),
+    ({"evaluation": {"tasks": [5]}}, "r.json: evaluation.tasks: 5 in the list: expected text"),
+    ({"corpus": {"sources": ["x"]}}, 'r.json: corpus.sources: "x" in the list: expected an object'),
+    # ranges
+    ({"training": {"learning_rate": -1}}, "r.json: training.learning_rate = -1.0: expected more than 0"),
+    ('{"training": {"learning_rate": 1e999}}', "r.json: 1e999 is past the range of a number"),
+    (
+        {"training": {"gradient_accumulation_steps": 0}},
+        "r.json: training.gradient_accumulation_steps = 0: expected at least 1",
+    ),
+    ({"training": {"num_train_epochs": 0}}, "r.json: training.num_train_epochs = 0.0: expected more than 0"),
+    ({"training": {"adam_beta1": 1}}, "r.json: training.adam_beta1 = 1.0: expected at least 0 and less than 1"),
+    ({"training": {"seed": -1}}, "r.json: training.seed = -1: expected at least 0 and at most 4294967295"),
+    ({"tokenizer": {"vocab_size": 100}}, "r.json: tokenizer.vocab_size = 100: expected at least 512"),
+    ({"model": {"block_size": 1}}, "r.json: model.block_size = 1: expected at least 2"),
+    ({"model": {"dropout": 1}}, "r.json: model.dropout = 1.0: expected at least 0 and less than 1"),
+    ({"corpus": {"max_words": 0}}, "r.json: corpus.max_words = 0: expected at least 1"),
+    (
+        {"corpus": {"validation_fraction": 0}},
+        "r.json: corpus.validation_fraction = 0.0: expected more than 0 and less than 1",
+    ),
+    # choices
+    (
+        {"model": {"architecture": "gpt3"}},
+        "r.json: model.architecture = \"gpt3\": expected one of gpt2, llama; did you mean 'gpt2'?",
+    ),
+    ({"model": {"architecture": "zzz"}}, 'r.json: model.architecture = "zzz": expected one of gpt2, llama'),
+    (
+        {"training": {"precision": "tf32"}},
+        "r.json: training.precision = \"tf32\": expected one of auto, fp32, bf16, fp16; did you mean 'fp32'?",
+    ),
+    (
+        {"training": {"eval_strategy": "sometimes"}},
+        'r.json: training.eval_strategy = "sometimes": expected one of no, steps, epoch',
+    ),
+    (
+        {"evaluation": {"tasks": ["hindi_pair_pud"]}},
+        f'r.json: evaluation.tasks = "hindi_pair_pud": expected one of {", ".join(TASKS)}; '
+        "did you mean 'hindi_pairs_pud'?",
+    ),
+    # sources
+    (
+        {"corpus": {"sources": []}},
+        "r.json: corpus.sources is empty: name at least one source, or leave it out for the bundled",
+    ),
+    ({"corpus": {"sources": [{}]}}, "r.json: corpus.sources: {} must have exactly one of path, hub_id, bundled"),
+    (
+        {"corpus": {"sources": [{"path": "x", "hub_id": "y"}]}},
+        'r.json: corpus.sources: {"path": "x", "hub_id": "y"} must have exactly one of path, hub_id, bundled',
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "text_colum": "y"}]}},
+        'r.json: corpus.sources: unknown key \'text_colum\' in {"path": "x", "text_colum": "y"}; '
+        "did you mean 'text_column'?",
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "zzzz": 1}]}},
+        f'r.json: corpus.sources: unknown key \'zzzz\' in {{"path": "x", "zzzz": 1}}; there are {SOURCE_KEYS}',
+    ),
+    ({"corpus": {"sources": [{"path": 5}]}}, "r.json: corpus.sources: path = 5: expected text"),
+    (
+        {"corpus": {"sources": [{"path": "x", "max_words": 0}]}},
+        "r.json: corpus.sources: max_words = 0: expected a whole number of at least 1",
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "max_words": True}]}},
+        "r.json: corpus.sources: max_words = true: expected a whole number of at least 1",
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "sample_by": "lines"}]}},
+        'r.json: corpus.sources: sample_by = "lines": expected one of line, paragraph, document',
+    ),
+    # contradictions
+    (
+        {"corpus": {"validation_fraction": 0.5, "test_fraction": 0.5}},
+        "r.json: corpus.validation_fraction 0.5 + test_fraction 0.5 leave nothing to train on: lower one",
+    ),
+    (
+        {"training": {"early_stopping_patience": 2, "eval_strategy": "no", "load_best_model_at_end": False}},
+        "r.json: training.early_stopping_patience 2 needs evaluations: set eval_strategy to steps or epoch, or "
+        "leave early_stopping_patience out",
+    ),
+    # what the training arguments themselves refuse
+    (
+        {"training": {"global_batch_size": 10, "per_device_train_batch_size": 4}},
+        "r.json: training: global_batch_size 10 does not equal a whole number of 1 process x "
+        "per_device_train_batch_size 4: set global_batch_size to a multiple of 4",
+    ),
+    (
+        {
+            "training": {
+                "global_batch_size": 8,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 4,
+            }
+        },
+        "r.json: training: global_batch_size 8 does not equal a whole number of 1 process x "
+        "per_device_train_batch_size 4 x gradient_accumulation_steps 4: set global_batch_size to 16, or leave one of "
+        "the other two out",
+    ),
+    (
+        {"training": {"bf16": True, "precision": "fp32"}},
+        "r.json: training: precision fp32 contradicts bf16 true: leave one of them out",
+    ),
+    (
+        {"training": {"precision": "fp16", "use_cpu": True}},
+        "r.json: training: precision fp16 needs a CUDA GPU: take auto, bf16 or fp32",
+    ),
+    (
+        {"training": {"lr_scheduler_type": "liner"}},
+        'r.json: training.lr_scheduler_type = "liner": expected one of linear, cosine, cosine_with_restarts, '
+        "polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, cosine_with_min_lr, "
+        "cosine_warmup_with_min_lr, warmup_stable_decay, greedy; did you mean 'linear'?",
+    ),
+    (
+        {"training": {"optim": "adamw_fused"}},
+        "r.json: training.optim = \"adamw_fused\": expected one of 41 names; did you mean 'adamw_torch_fused'?",
+    ),
+    (
+        {"training": {"eval_strategy": "steps", "eval_steps": 10}},
+        f"r.json: training.save_strategy epoch contradicts eval_strategy steps: {BEST}; set save_strategy to steps or "
+        "best, or load_best_model_at_end to false",
+    ),
+    (
+        {"training": {"eval_strategy": "steps", "eval_steps": 10, "save_strategy": "steps", "save_steps": 15}},
+        f"r.json: training.save_steps 15 is no multiple of eval_steps 10: {BEST}; make it one, or set save_strategy to "
+        "best or load_best_model_at_end to false",
+    ),
+    # keys of other toolkits, and things in the wrong place
+    (
+        {"training": {"batch_size": 3}},
+        "r.json: training.batch_size: unknown key; it is called 'global_batch_size' (section 'training')",
+    ),
+    ({"learning_rate": 1e-3}, "r.json: unknown section 'learning_rate'; it is a key of section 'training'"),
+    ({"model": {"training": {}}}, "r.json: model.training: unknown key; it is a section of its own"),
+    ({"training": {"overwrite": True}}, "r.json: training.overwrite: unknown key; it is the flag --overwrite"),
+    # the model
+    (
+        {"model": {"model_config": {"n_positions": 64}}},
+        "r.json: model.block_size 512 is longer than the 64 positions of model.model_config.n_positions: lower "
+        "block_size to 64, or leave n_positions out",
+    ),
+    (
+        {"model": {"architecture": "llama", "block_size": 32, "model_config": {"max_position_embeddings": 16}}},
+        "r.json: model.block_size 32 is longer than the 16 positions of model.model_config.max_position_embeddings: "
+        "lower block_size to 16, or leave max_position_embeddings out",
+    ),
+    (
+        {"model": {"model_config": {"n_layers": 4}}},
+        "r.json: model.model_config: GPT2Config has no field 'n_layers'; did you mean 'n_layer'?",
+    ),
+    # precision and batch
+    (
+        {"training": {"bf16": True, "fp16": True}},
+        "r.json: training: fp16 true contradicts bf16 true: keep one, or set precision instead",
+    ),
+    # evaluation, checkpoints, length
+    (
+        {"training": {"save_strategy": "no"}},
+        f"r.json: training.save_strategy no contradicts eval_strategy epoch: {BEST}; set save_strategy to epoch or "
+        "best, or load_best_model_at_end to false",
+    ),
+    (
+        {"training": {"save_strategy": "best", "eval_strategy": "no"}},
+        "r.json: training.save_strategy best needs evaluations: set eval_strategy to steps or epoch, or leave "
+        "save_strategy out",
+    ),
+    (
+        {"training": {"load_best_model_at_end": True, "eval_strategy": "no"}},
+        "r.json: training.load_best_model_at_end True needs evaluations: set eval_strategy to steps or epoch, or "
+        "leave load_best_model_at_end out",
+    ),
+    (
+        {"training": {"greater_is_better": True}},
+        'r.json: training.greater_is_better = true contradicts metric_for_best_model "loss", of which less is better: '
+        "leave it out",
+    ),
+    (
+        {"training": {"metric_for_best_model": None}},
+        "r.json: training.metric_for_best_model = null: the evaluations must be compared by loss or perplexity: "
+        "leave it out",
+    ),
+    ({"training": {"max_steps": 0}}, "r.json: training.max_steps = 0: expected at least 1, or -1 for num_train_epochs"),
+    # keys without effect
+    (
+        {"training": {"max_steps": 5, "num_train_epochs": 3}},
+        "r.json: training.num_train_epochs = 3.0 has no effect with max_steps = 5: set max_steps to -1, or leave "
+        "num_train_epochs out",
+    ),
+    (
+        {"tokenizer": {"tokenizer": "x", "vocab_size": 700}},
+        'r.json: tokenizer.vocab_size = 700 has no effect with tokenizer = "x": set tokenizer to null to train one, or '
+        "leave vocab_size out",
+    ),
+    (
+        {"training": {"lr_scheduler_type": "constant", "warmup_steps": 7}},
+        'r.json: training.warmup_steps = 7.0 has no effect with lr_scheduler_type = "constant": take '
+        "constant_with_warmup, or leave warmup_steps out",
+    ),
+    (
+        {"training": {"eval_steps": 5}},
+        'r.json: training.eval_steps = 5.0 has no effect with eval_strategy = "epoch": set eval_strategy to steps, or '
+        "leave eval_steps out",
+    ),
+    (
+        {"training": {"run_name": "x"}},
+        'r.json: training.run_name = "x" has no effect with report_to = "none": name a tracker in report_to, or leave '
+        "run_name out",
+    ),
+    (
+        {"training": {"dataloader_prefetch_factor": 2}},
+        "r.json: training.dataloader_prefetch_factor = 2 has no effect with dataloader_num_workers = 0: set "
+        "dataloader_num_workers to 1 or more, or leave dataloader_prefetch_factor out",
+    ),
+    # trackers and packages
+    (
+        {"training": {"report_to": "wandbb"}},
+        "r.json: training.report_to: unknown tracker 'wandbb'; did you mean 'wandb'?",
+    ),
+    ({"training": {"report_to": None}}, "r.json: training.report_to = null: expected text or a list"),
+    (
+        {"training": {"use_liger_kernel": True}},
+        "r.json: training.use_liger_kernel = true needs the package liger_kernel, which is not installed: install it, "
+        "or leave use_liger_kernel out",
+    ),
+    (
+        {"training": {"torch_compile_backend": "inducter"}},
+        "r.json: training.torch_compile_backend = \"inducter\": did you mean 'inductor'?",
+    ),
+    # schedules
+    (
+        {"training": {"lr_scheduler_type": "cosine_with_min_lr"}},
+        "r.json: training.lr_scheduler_kwargs = null: cosine_with_min_lr does not take it: One of min_lr or "
+        "min_lr_rate should be set through the `lr_scheduler_kwargs`",
+    ),
+    (
+        {"training": {"accelerator_config": {"split_batches": True}}},
+        'r.json: training.accelerator_config = {"split_batches": true}: expected an object of non_blocking alone: the '
+        "other settings would change the batch or the order of blocks",
+    ),
+    # what is refused altogether
+    (
+        {"training": {"do_train": True}},
+        "r.json: training.do_train = true is refused: a run always trains and scores the test split, and eval_strategy "
+        "says when it evaluates: leave it out",
+    ),
+    (
+        {"training": {"hub_token": "SECRET"}},
+        "r.json: training.hub_token is refused: a recipe is published with its results: log in with `hf auth login`, "
+        "or set HF_TOKEN",
+    ),
+    # files
+    (
+        {"training": {"output_dir": "r.json"}},
+        'r.json: training.output_dir = "r.json": r.json is a file: choose another --output_dir',
+    ),
+    (
+        {"training": {"output_dir": "r.json/deeper/run"}},
+        'r.json: training.output_dir = "r.json/deeper/run": r.json is a file: choose another --output_dir',
+    ),
+    (
+        {"training": {"resume_from_checkpoint": "x"}},
+        'r.json: training.resume_from_checkpoint = "x": expected the .pt file of a checkpoint',
+    ),
+    (
+        {"training": {"resume_from_checkpoint": "x.pt"}},
+        'r.json: training.resume_from_checkpoint = "x.pt": there is no such file; its folder holds no checkpoint',
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "message"), WRONG_RECIPES, ids=[message[:60] for _, message in WRONG_RECIPES])
+def test_a_wrong_recipe_is_refused_in_one_line(recipe: Any, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A wrong recipe ends with exit code 2 and one line of file, key, value and way out; nothing is written."""
+    check_refused(recipe, [], message, capfd)
+
+
+WRONG_FLAGS: list[tuple[list[str], str]] = [
+    (["learning_rate", "1"], "command line: unexpected 'learning_rate'; flags are written --key value"),
+    (["-l", "1"], "command line: unexpected '-l'; flags are written --key value"),
+    (["--learning_rate"], "command line: --learning_rate: expected a number"),
+    (["--corpus"], "command line: --corpus: expected a file, folder, glob or hub id"),
+    (["--tasks"], "command line: --tasks: expected a list"),
+    (["--seed", "1", "--seed", "2"], "command line: --seed is given twice; keep one"),
+    (
+        ["--corpus", "a", "--sources", '[{"path": "b"}]'],
+        "command line: --corpus and --sources both name the texts; keep one",
+    ),
+    (
+        ["--learning_rat", "1"],
+        "command line: --learning_rat: unknown flag; did you mean 'learning_rate' (section 'training')?",
+    ),
+    (
+        ["--learning-rate", "1"],
+        "command line: --learning-rate: unknown flag; did you mean 'learning_rate' (section 'training')?",
+    ),
+    (["--zzzzzzz", "1"], "command line: --zzzzzzz: unknown flag; see run --help"),
+    (["--learning_rate", "abc"], 'command line: --learning_rate = "abc": expected a number'),
+    (["--learning_rate="], 'command line: --learning_rate = "": expected a number'),
+    (["--learning_rate", "none"], 'command line: --learning_rate = "none": expected a number'),
+    (["--learning_rate", "nan"], "command line: --learning_rate = nan: expected a finite number"),
+    (["--learning_rate", "1", "2"], "command line: --learning_rate: expected one value (a number), got 2: 1 2"),
+    (["--learning_rate", "-1e-3"], "command line: --learning_rate = -0.001: expected more than 0"),
+    (["--vocab_size", "1e4"], 'command line: --vocab_size = "1e4": expected a whole number'),
+    (["--dropout", "-0.5"], "command line: --dropout = -0.5: expected at least 0 and less than 1"),
+    (["--bf16", "maybe"], 'command line: --bf16 = "maybe": expected true or false'),
+    (
+        ["--architecture", "lama"],
+        "command line: --architecture = \"lama\": expected one of gpt2, llama; did you mean 'llama'?",
+    ),
+    (
+        ["--model_config", "{bad"],
+        "command line: --model_config: line 1, column 2: not JSON: Expecting property name enclosed in double quotes",
+    ),
+    (["--model_config", "[1]"], "command line: --model_config = [1]: expected an object"),
+    (["--tasks", "x", "y"], f'command line: --tasks = "x": expected one of {", ".join(TASKS)}'),
+    (
+        ["--model_config", '{"a": 1, "a": 2}'],
+        "command line: --model_config: key 'a' stands twice in one object; keep one",
+    ),
+    (["--model_config", '{"a": NaN}'], "command line: --model_config: NaN is no JSON; write a number"),
+    (
+        ["--model_config", "n_layer=2"],
+        'command line: --model_config = "n_layer=2": expected an object as JSON in quotes',
+    ),
+    (
+        ["--learn", "1"],
+        "command line: --learn: unknown flag; did you mean 'learning_rate' (section 'training')?",
+    ),
+    (
+        ["--training.seed", "1"],
+        "command line: --training.seed: unknown flag; flags name no section: --seed",
+    ),
+    (["--overwrite", "true"], "command line: --overwrite takes no value, got true"),
+    (["--overwrite", "--overwrite"], "command line: --overwrite is given twice; keep one"),
+    (["--seed", "1", "--bf16", "--seed=1"], "command line: --seed is given twice; keep one"),
+    (["--output_dir", "--seed", "1"], "command line: --output_dir: expected text or null"),
+    (
+        ["--max_steps", "5", "--num_train_epochs", "10"],
+        "command line: --num_train_epochs = 10.0 has no effect with max_steps = 5: set max_steps to -1, or leave "
+        "num_train_epochs out",
+    ),
+    (
+        ["--push_to_hub"],
+        "command line: --push_to_hub = true is refused: publishing is not there yet: leave it out, and "
+        "upload the run's final_model folder by hand",
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), WRONG_FLAGS, ids=[" ".join(flags) for flags, _ in WRONG_FLAGS])
+def test_a_wrong_flag_is_refused_in_one_line(flags: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A wrong flag ends with exit code 2 and one line that names the command line, the flag and the way out."""
+    check_refused({}, flags, message, capfd)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no recipe: accelerate launch -m hindi_babylm.run recipes/quickstart.json (see --help)"),
+        (["--seed", "1"], "no recipe: accelerate launch -m hindi_babylm.run recipes/quickstart.json (see --help)"),
+        (["smal.json"], "smal.json: cannot read the recipe: No such file or directory; did you mean small.json?"),
+        (["small"], "small: cannot read the recipe: No such file or directory; did you mean small.json?"),
+        (["bas.json"], "bas.json: cannot read the recipe: No such file or directory; did you mean recipes/base.json?"),
+        (["zzz.json"], "zzz.json: cannot read the recipe: No such file or directory; shipped ones lie in recipes/"),
+        (["recipes"], "recipes: cannot read the recipe: Is a directory; shipped ones lie in recipes/"),
+        (["latin.json"], "latin.json: the recipe is not UTF-8 text: invalid start byte at byte 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_refused(
+    words: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe that is missing, a folder or no UTF-8 is refused with the name of the nearest file."""
+    Path("recipes").mkdir()
+    for name in ("small.json", "recipes/base.json"):
+        Path(name).write_text("{}", encoding="utf-8")
+    Path("latin.json").write_bytes(b"\xff{}")
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert capfd.readouterr().err == f"error: {message}\n"
+
+
+def test_a_batch_that_does_not_divide_by_the_processes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The processes of the launcher count: their number must divide the global batch."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    message = "r.json: training: global_batch_size 32 does not equal a whole number of 3 processes: set "
+    check_refused({}, [], message + "global_batch_size to a multiple of 3", capfd)
+
+
+def corpus_of(name: str, text: str) -> dict[str, Any]:
+    """Write a file beside the recipe and return a recipe that reads it."""
+    Path(name).write_text(text, encoding="utf-8")
+    return {"corpus": {"sources": [{"path": name}]}, "evaluation": {"tasks": []}}
+
+
+def test_data_that_cannot_be_trained_on(capfd: pytest.CaptureFixture[str]) -> None:
+    """A missing file, a corpus without words, a missing column and too little text are refused in one line each."""
+    kinds = f"{' '.join(FORMATS)} files (plain or .gz .xz .zst .bz2)"
+    message = f"corpus: './no.txt' matches no readable file; a source is a file, a folder or a glob of {kinds}, or a "
+    check_refused({}, ["--corpus", "./no.txt"], message + "dataset id of the hub", capfd)
+
+    message = "corpus: no document with a word in it among the sources [{'path': 'blank.txt'}]"
+    check_refused(corpus_of("blank.txt", " \n\n \n"), [], message, capfd)
+
+    message = (
+        "corpus: source 'table.csv' has no column 'text'; it has id, body: name the right one with \"text_column\""
+    )
+    check_refused(corpus_of("table.csv", "id,body\n1,राम\n"), [], message, capfd)
+
+    message = (
+        "r.json: the train split has 87 words, fewer than one block of model.block_size 512 tokens: give more text, "
+    )
+    lines = "\n\n".join(f"राम घर {number}" for number in range(40))
+    check_refused(corpus_of("few.txt", lines), [], message + "or lower it", capfd)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "unloaded"),
+    [
+        ('{"model": {"dropuot": 0.1}, "zzz": {}}', [], ["torch", "transformers"]),
+        ("{", [], ["torch", "transformers"]),
+        ("{}", ["--seed", "1", "--seed", "2"], ["torch", "transformers"]),
+        ('{"model": {"dropuot": 0.1}}', [], []),
+        ('{"training": {"learning_rate": "3e-4"}}', [], []),
+        ('{"training": {"early_stopping_patience": 1, "eval_strategy": "no"}}', [], []),
+        ('{"training": {"global_batch_size": 10, "per_device_train_batch_size": 4}}', [], []),
+        ('{"training": {"precision": "fp16", "use_cpu": true}}', [], []),
+        ('{"model": {"model_config": {"n_layers": 4}}}', [], []),
+        ('{"training": {"report_to": "wandbb"}}', [], []),
+    ],
+)
+def test_what_needs_no_data_is_told_before_the_slow_imports(
+    content: str, flags: list[str], unloaded: list[str]
+) -> None:
+    """A wrong recipe is told before the Trainer, datasets and evaluate are imported, bad JSON before torch."""
+    Path("r.json").write_text(content, encoding="utf-8")
+    slow = ["transformers.trainer", "datasets", "evaluate", *unloaded]
+    code = (
+        "import sys\n"
+        "from hindi_babylm.run import main\n"
+        "try:\n"
+        f"    main(['r.json', *{flags}])\n"
+        "except SystemExit as stop:\n"
+        f"    print(stop.code, [name for name in {slow} if name in sys.modules])\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "2 []\n", done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["r.json"]
