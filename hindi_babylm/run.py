@@ -155,6 +155,7 @@ def train(
     from hindi_babylm.curriculum.sampler import CurriculumSampler
     from hindi_babylm.reporting import environment
     from hindi_babylm.storage import sha256
+    from hindi_babylm.training.advice import Advice, out_of_memory_told
     from hindi_babylm.training.callbacks import MetricsFile
     from hindi_babylm.training.checkpoint import newest_checkpoint, newest_sharded_checkpoint
     from hindi_babylm.training.export import export
@@ -172,7 +173,7 @@ def train(
         train_sampler=CurriculumSampler(
             blocks.words(), seed=_data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs
         ),
-        callbacks=[MetricsFile(folder.metrics)],
+        callbacks=[MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)],
         config=config,
     )
     if trainer.is_world_process_zero():
@@ -199,7 +200,8 @@ def train(
                 say(f"Passed over {line}")
     if resume is not None and trainer.is_world_process_zero():
         say(f"Resuming from {resume}")
-    trainer.train(resume)
+    with out_of_memory_told(arguments, block_size=blocks.block_size):
+        trainer.train(resume)
     if trainer.interrupted:
         if trainer.is_world_process_zero():
             say(f"Interrupted by a signal after step {trainer.state.global_step}; the same command continues.")
