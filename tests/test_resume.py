@@ -192,7 +192,7 @@ def test_named_checkpoint_that_is_damaged_is_refused(
     truncate(checkpoint)
     for path, message in (
         (checkpoint, "not a usable checkpoint"),
-        (recipe.parent / "missing.pt", "not a usable checkpoint (FileNotFoundError"),
+        (recipe.parent / "missing.pt", "there is no such file; "),
         (recipe.parent / "alien.pt", "the checkpoint is of another model"),
     ):
         capsys.readouterr()
@@ -200,7 +200,8 @@ def test_named_checkpoint_that_is_damaged_is_refused(
             main([str(moved(recipe, "other")), "--overwrite", "--resume_from_checkpoint", str(path)])
         assert stop.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
-        assert line.startswith(f"error: {path}: ")
+        assert line.startswith("error: ")
+        assert str(path) in line
         assert message in line
 
 
