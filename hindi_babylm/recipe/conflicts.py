@@ -207,15 +207,15 @@ def _check_files(recipe: Recipe, checkpoint: str | None) -> None:
     folder = recipe.output_dir
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
-            raise UserError(f"{where}.output_dir = {show(str(folder))}: {path} is a file: choose another --output_dir")
+            raise UserError(f'{where}.output_dir = "{folder}": {path} is a file: choose another --output_dir')
     if checkpoint is None:
         return
     if not checkpoint.endswith(".pt"):
-        raise UserError(f"{where}.resume_from_checkpoint = {show(checkpoint)}: expected the .pt file of a checkpoint")
+        raise UserError(f'{where}.resume_from_checkpoint = "{checkpoint}": expected the .pt file of a checkpoint')
     if not Path(checkpoint).is_file():
         near = suggestion(checkpoint, map(str, sorted(Path(checkpoint).parent.glob("*.pt"))))
         advice = near if near != "there are " else "its folder holds no checkpoint"
-        raise UserError(f"{where}.resume_from_checkpoint = {show(checkpoint)}: there is no such file; {advice}")
+        raise UserError(f'{where}.resume_from_checkpoint = "{checkpoint}": there is no such file; {advice}')
 
 
 def _check_curriculum(recipe: Recipe, values: Mapping[str, Any]) -> None:
