@@ -37,6 +37,10 @@ def wandb_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    # A machine that runs other tests may be slow to start W&B's own process: no test is about that.
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "300")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "300")
+    monkeypatch.setattr(trackers, "PATIENCE", 600.0)
     yield tmp_path / "wandb"
     wandb.teardown()
 

@@ -198,7 +198,8 @@ class WandbTracker(WandbCallback):
                 f"Warning: W&B opens no online run, so this one is kept offline (wandb sync uploads it): {_told(error)}"
             )
             wandb.teardown()  # else the id is still in use by the attempt that failed
-            wandb.init(**options, settings=wandb.Settings(**limits), mode="offline")
+            # A short limit is for the server: offline there is none.
+            wandb.init(**options, settings=wandb.Settings(**limits | {"init_timeout": PATIENCE}), mode="offline")
 
 
 def _told(error: Exception) -> str:
