@@ -275,7 +275,7 @@ def _read_documents(folder: Path) -> "Dataset":
 
 def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
-    from hindi_babylm.corpus import build_corpus
+    from hindi_babylm.corpus.splits import build_corpus
     from hindi_babylm.evaluation.tasks import check_tasks
     from hindi_babylm.packing import TokenStore
     from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from hindi_babylm import corpus
-from hindi_babylm.corpus import BUNDLED_CORPUS, Ledger, build_corpus, load_source, split_of
+from hindi_babylm.corpus import sources, splits
+from hindi_babylm.corpus.ledger import Ledger
+from hindi_babylm.corpus.sources import BUNDLED_CORPUS, load_source
+from hindi_babylm.corpus.splits import build_corpus, split_of
 from hindi_babylm.storage import UserError
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -111,7 +113,7 @@ def one_line(error: UserError) -> str:
 
 def test_doctests() -> None:
     """The examples in the docstrings hold."""
-    outcome = doctest.testmod(corpus)
+    outcome = doctest.testmod(splits)
     assert outcome.attempted > 0
     assert outcome.failed == 0
 
@@ -232,7 +234,7 @@ def test_a_changed_definition_of_a_word_counts_anew(tmp_path: Path, monkeypatch:
     """Counts follow the code of today: none comes from a cache that an older version of the package filled."""
     path = write(tmp_path / "a.jsonl", [{"text": "एक दो"}])
     assert load_source({"path": str(path)})["words"][0] == 2
-    monkeypatch.setattr(corpus, "count_words", len)
+    monkeypatch.setattr(sources, "count_words", len)
     assert load_source({"path": str(path)})["words"][0] == len("एक दो")
 
 

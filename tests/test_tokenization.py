@@ -119,7 +119,7 @@ def test_round_trip_over_the_bundled_texts() -> None:
     """A tokenizer trained on stories brings back encyclopedia text that it never saw."""
     import lzma
 
-    from hindi_babylm.corpus import BUNDLED_CORPUS
+    from hindi_babylm.corpus.sources import BUNDLED_CORPUS
 
     texts: dict[str, list[str]] = {}
     for name in ("common_voice_sentences", "hindi_wikipedia"):
