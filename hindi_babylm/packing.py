@@ -1,5 +1,6 @@
 """Documents -> a flat, memory-mapped token store -> blocks of one length."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +9,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hindi_babylm.console import stage
 from hindi_babylm.storage import UserError, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
+    import datasets
     from transformers import PreTrainedTokenizerFast
 
 ENCODE_BATCH = 256
+DOCUMENTS = "documents.jsonl"
 IGNORED = -100
 PADDING = -1
 
@@ -71,13 +75,18 @@ class TokenStore:
         eos = int(tokenizer.eos_token_id)
         dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
         offsets = [0]
-        with write_atomically(path / "tokens.bin") as temporary, open(temporary, "wb") as file:
+        with (
+            stage(f"Encoding {path.name}", len(texts), "documents") as progress,
+            write_atomically(path / "tokens.bin") as temporary,
+            open(temporary, "wb") as file,
+        ):
             for start in range(0, len(texts), ENCODE_BATCH):
                 batch = list(texts[start : start + ENCODE_BATCH])
                 for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
                     ids = np.asarray([*encoding.ids, eos], dtype=dtype)
                     ids.tofile(file)
                     offsets.append(offsets[-1] + len(ids))
+                progress.update(len(batch))
         _save_array(path / "offsets.npy", offsets)
         _save_array(path / "words.npy", words)
         # Written last: a store that has its facts is whole.
@@ -124,6 +133,11 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         counts[-1] = self.predicted_tokens - (len(self) - 1) * (self.block_size - 1)
         return counts
 
+    def first_document(self, index: int) -> int:
+        """Return the index of the first document that begins in block `index`, else of the last one before it."""
+        found = np.searchsorted(self.store.offsets[:-1], index * (self.block_size - 1))
+        return min(int(found), len(self.store) - 1)
+
     def words(self) -> np.ndarray:
         """Return the words of each block as float64 `(blocks,)`, whose sum is the words of the store.
 
@@ -142,6 +156,22 @@ def pack(store: TokenStore, *, block_size: int) -> Blocks:
     Raises UserError when the store is too small for one prediction.
     """
     return Blocks(store, block_size)
+
+
+def write_documents(folder: Path, documents: "datasets.Dataset") -> None:
+    """Write the documents of the token store in `folder` beside it: `text, source, document_id, work`."""
+    rows = documents.select_columns(["text", "source", "document_id", "work"])
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with write_atomically(folder / DOCUMENTS) as temporary:
+        temporary.write_bytes(lines.encode("utf-8"))
+
+
+def read_documents(folder: Path) -> "datasets.Dataset":
+    """Read what `write_documents` has written."""
+    import datasets
+
+    with open(folder / DOCUMENTS, encoding="utf-8", newline="\n") as file:
+        return datasets.Dataset.from_list([json.loads(line) for line in file])
 
 
 def _save_array(path: Path, values: Sequence[int]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hindi_babylm.console import duration
+
 RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy", "wandb")
 
 
@@ -77,6 +79,45 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         f"Corpus:      {folder / 'corpus.json'}",
     ]
     return "\n".join(lines)
+
+
+def plan_table(plan: Mapping[str, Any]) -> str:
+    """Return the table of a dry run: the data, the length of the training, what it sees, its memory and hours."""
+    splits, memory = plan["splits"], plan["memory"]
+    lines = ["", f"{'split':<12}{'documents':>12}{'words':>14}{'tokens':>14}{'tokens/word':>14}{'blocks':>12}"]
+    for name, row in splits.items():
+        ratio = row["tokens"] / row["words"]
+        lines.append(
+            f"{name:<12}{row['documents']:>12,}{row['words']:>14,}{row['tokens']:>14,}{ratio:>14.2f}{row['blocks']:>12,}"
+        )
+    rows = [
+        ("model", f"{plan['parameters']:,} parameters"),
+        ("steps", f"{plan['steps']:,} = {plan['epochs']:.2f} epochs of {plan['steps_per_epoch']:,}"),
+        ("warmup", f"{plan['warmup']:,} steps"),
+        ("will be seen", f"{plan['words_seen']:,.0f} words, {plan['tokens']:,} predicted tokens"),
+    ]
+    lines += ["", *(f"{name:<16}{value}" for name, value in rows)]
+    if plan["stages"]:
+        lines += ["", f"{'stage':<8}{'epochs':>8}{'steps':>10}{'words seen':>14}  first text begins"]
+    for number, stage in enumerate(plan["stages"], start=1):
+        text = stage["first_text"] if len(stage["first_text"]) <= 38 else stage["first_text"][:35] + "..."
+        lines.append(f"{number:<8}{stage['epochs']:>8.2f}{stage['steps']:>10,}{stage['words_seen']:>14,.0f}  {text}")
+    parts = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer", "logits"))
+    lines += [
+        "",
+        f"{'peak memory':<16}{_size(memory['peak'])} a process, measured on the steps below",
+        f"{'  of which':<16}{parts} (by their sizes)",
+        f"{'a step':<16}{plan['seconds_per_step']:.3g} s, measured on {plan['timed_steps']} after the first",
+        f"{'evaluations':<16}{plan['evaluations']:,} of {duration(plan['seconds_per_evaluation'])}, measured on a part",
+        f"{'training':<16}{duration(plan['seconds'])} by these times, up to the final evaluation",
+        "",
+        "Dry run: nothing was trained, and nothing is left of it.",
+    ]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _against_floor(test: Mapping[str, Any]) -> str:

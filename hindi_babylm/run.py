@@ -1,39 +1,28 @@
 """The pipeline on one screen: prepare (corpus, tokenizer, blocks, model), then train, evaluate and report."""
 
-import json
+import dataclasses
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
+from hindi_babylm.console import say
+from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
+from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
 from hindi_babylm.recipe.sections import Recipe
-from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_atomically, write_json
+from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_json
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import TrainerCallback
 
-    from hindi_babylm.packing import Blocks, TokenStore
-    from hindi_babylm.training.arguments import HindiTrainingArguments
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues the run
-
-
-@dataclass
-class Prepared:
-    """What training and evaluation need of the stages before them."""
-
-    arguments: "HindiTrainingArguments"
-    tokenizer: "PreTrainedTokenizerFast"
-    stores: "dict[str, TokenStore]"
-    blocks: "dict[str, Blocks]"
-    model: "PreTrainedModel"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_user_error():
         recipe, switches = parse_command_line(words)
         with exit_on_signal():
-            run(recipe, overwrite="overwrite" in switches)
+            if "dry_run" in switches:
+                dry_run(recipe)
+            else:
+                run(recipe, overwrite="overwrite" in switches)
 
 
 @contextmanager
@@ -88,55 +80,13 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
         else:
             prepared = prepare(recipe, folder, go_on=state == "unfinished")
             if not folder.training.exists():
-                order = recipe.curriculum
-                stages = order.stage_epochs if order.curriculum != NO_CURRICULUM else ()
-                train(prepared, folder, stage_epochs=stages, config=recipe.resolved(), resume=resume)
+                train(prepared, folder, stage_epochs=_stage_epochs(recipe), config=recipe.resolved(), resume=resume)
             if not is_main:
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
     results: dict[str, Any] = read_json(folder.results)
-    say(summary(results, folder=folder.path))
+    print(summary(results, folder=folder.path), flush=True)
     return results
-
-
-def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepared:
-    """Build corpus, tokenizer, blocks and model: written by the main process, read by all.
-
-    With `go_on` the data that an unfinished run has written whole are used as they are.
-    """
-    arguments = recipe.training_arguments()
-    recipe.check_model()
-    # Only now: what is wrong with a recipe is told before the libraries that read data are imported.
-    _quiet_libraries()
-    from transformers import AutoTokenizer
-
-    from hindi_babylm.modeling import build_model, count_parameters
-    from hindi_babylm.packing import TokenStore, pack
-
-    settings = recipe.model
-    if arguments.process_index == 0:
-        if go_on and folder.corpus.exists():
-            folder.sweep()
-            say(f"Going on with the unfinished run in {folder.path}")
-        else:
-            _write_data(recipe, folder, data_seed=_data_seed(arguments))
-    _wait_for_everyone()
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
-    stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
-    blocks = {split: pack(store, block_size=settings.block_size) for split, store in stores.items()}
-    model = build_model(
-        architecture=settings.architecture,
-        tokenizer=tokenizer,
-        block_size=settings.block_size,
-        dropout=settings.dropout,
-        model_config=settings.model_config,
-        seed=arguments.seed,
-    )
-    if arguments.process_index == 0:
-        say(f"Blocks: {len(blocks['train']):,} of {settings.block_size} tokens to train on")
-        say(f"Model: {settings.architecture}, {count_parameters(model) / 1e6:.1f}M parameters")
-    return Prepared(arguments, tokenizer, stores, blocks, model)
 
 
 def train(
@@ -152,30 +102,16 @@ def train(
     The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
     (try again: the same command continues) when a signal has ended the training.
     """
-    from hindi_babylm.curriculum.sampler import CurriculumSampler
     from hindi_babylm.reporting import environment
     from hindi_babylm.storage import sha256
     from hindi_babylm.training.advice import Advice, out_of_memory_told
     from hindi_babylm.training.callbacks import MetricsFile
     from hindi_babylm.training.checkpoint import newest_checkpoint, newest_sharded_checkpoint
     from hindi_babylm.training.export import export
-    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
-    processes = arguments.world_size
-    multiple = processes * arguments.per_device_train_batch_size if processes > 1 else 1
-    trainer = HindiLanguageModelTrainer(
-        prepared.model,
-        arguments,
-        blocks,
-        prepared.blocks["validation"],
-        prepared.tokenizer,
-        train_sampler=CurriculumSampler(
-            blocks.words(), seed=_data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs
-        ),
-        callbacks=[MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)],
-        config=config,
-    )
+    callbacks = [MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)]
+    trainer = make_trainer(prepared, stage_epochs=stage_epochs, callbacks=callbacks, config=config)
     if trainer.is_world_process_zero():
         record = environment(precision=arguments.precision, processes=arguments.world_size)
         record["sha256"] = {
@@ -209,12 +145,81 @@ def train(
     export(trainer, folder)
 
 
+def make_trainer(
+    prepared: Prepared,
+    *,
+    stage_epochs: Sequence[int],
+    callbacks: "Sequence[TrainerCallback]" = (),
+    config: dict[str, Any] | None = None,
+) -> "HindiLanguageModelTrainer":
+    """Return the trainer of the prepared data and model, with the order of blocks."""
+    from hindi_babylm.curriculum.sampler import CurriculumSampler
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+    arguments, blocks = prepared.arguments, prepared.blocks["train"]
+    processes = arguments.world_size
+    multiple = processes * arguments.per_device_train_batch_size if processes > 1 else 1
+    sampler = CurriculumSampler(blocks.words(), seed=data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs)
+    return HindiLanguageModelTrainer(
+        prepared.model,
+        arguments,
+        blocks,
+        prepared.blocks["validation"],
+        prepared.tokenizer,
+        train_sampler=sampler,
+        callbacks=callbacks,
+        config=config,
+    )
+
+
+def dry_run(recipe: Recipe) -> dict[str, Any]:
+    """Print what a run of the recipe would be, after its first steps, and return it; nothing that it writes stays.
+
+    The data are prepared as for the run, in a temporary folder (TMPDIR; on several machines it must be shared).
+    """
+    from accelerate.utils import broadcast_object_list
+
+    from hindi_babylm.modeling import count_parameters
+    from hindi_babylm.reporting import plan_table
+    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
+    from hindi_babylm.training.plan import plan, plan_stages
+
+    use_all_cores()
+    keep_freed_memory()
+    if recipe.training.pop("resume_from_checkpoint", None) is not None:
+        raise UserError("command line: --dry_run plans a whole run: leave resume_from_checkpoint out")
+    with tempfile.TemporaryDirectory(prefix="hindi-babylm-plan-", ignore_cleanup_errors=True) as own:
+        untracked = {**recipe.training, "output_dir": own, "report_to": "none"}
+        recipe = dataclasses.replace(recipe, training=untracked)
+        recipe.training_arguments()  # joins the processes, which the next line needs
+        (shared,) = broadcast_object_list([own])
+        prepared = prepare(recipe, RunFolder(Path(shared)))
+        trainer = make_trainer(prepared, stage_epochs=_stage_epochs(recipe))
+        facts = plan(trainer)
+        facts["parameters"] = count_parameters(prepared.model)
+        facts["splits"] = {
+            split: {
+                "documents": len(store),
+                "words": int(store.words.sum()),
+                "tokens": len(store.tokens),
+                "blocks": len(prepared.blocks[split]),
+            }
+            for split, store in prepared.stores.items()
+        }
+        facts["stages"] = plan_stages(trainer) if _stage_epochs(recipe) else []
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            print(plan_table(facts), flush=True)
+    return facts
+
+
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
     """Score the exported model in fp32, as a stranger would open it, and write `results.json`."""
     from hindi_babylm.evaluation.tasks import continue_texts, evaluate_model, load_final_model
     from hindi_babylm.modeling import count_parameters
+    from hindi_babylm.packing import read_documents
 
-    texts = {split: _read_documents(folder.tokens / split) for split in ("validation", "test")}
+    texts = {split: read_documents(folder.tokens / split) for split in ("validation", "test")}
     model, tokenizer = load_final_model(folder.final_model)
     figures = evaluate_model(
         model,
@@ -240,99 +245,10 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
     write_json(folder.results, results)
 
 
-def say(line: str) -> None:
-    """Print a line at once, so that the log of a cluster shows it while the run goes on."""
-    print(line, flush=True)
-
-
-def _quiet_libraries() -> None:
-    """Silence bars that tell a user nothing: those of saving and loading, and all of them without a terminal."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-
-
-def _data_seed(arguments: "HindiTrainingArguments") -> int:
-    return arguments.data_seed if arguments.data_seed is not None else arguments.seed
-
-
-def _wait_for_everyone() -> None:
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
-
-
-def _read_documents(folder: Path) -> "Dataset":
-    """Read the documents that a token store was made from: `text, source, document_id, work`."""
-    import datasets
-
-    with open(folder / "documents.jsonl", encoding="utf-8", newline="\n") as file:
-        return datasets.Dataset.from_list([json.loads(line) for line in file])
-
-
-def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
-    """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
-    from hindi_babylm.corpus.splits import build_corpus
-    from hindi_babylm.evaluation.tasks import check_tasks
-    from hindi_babylm.packing import TokenStore
-    from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
-
-    corpus, settings = recipe.corpus, recipe.tokenizer
-    texts, ledger = build_corpus(
-        sources=corpus.sources,
-        max_words=corpus.max_words,
-        validation_fraction=corpus.validation_fraction,
-        test_fraction=corpus.test_fraction,
-        split_seed=corpus.split_seed,
-    )
-    if ledger.words("train") < recipe.model.block_size:
-        raise UserError(
-            f"{recipe.path}: the train split has {ledger.words('train')} words, fewer than one block of "
-            f"model.block_size {recipe.model.block_size} tokens: give more text, or lower it"
-        )
-    parts = ", ".join(f"{split} {ledger.words(split):,}" for split in texts)
-    say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents ({parts})")
-    for reason, entry in ledger.dropped.items():
-        say(f"  dropped {entry['documents']:,} documents, {entry['words']:,} words: {reason}")
-
-    if settings.tokenizer is not None:
-        tokenizer = load_tokenizer(settings.tokenizer)
-    else:
-        tokenizer = train_tokenizer(
-            texts["train"]["text"],
-            algorithm=settings.algorithm,
-            vocab_size=settings.vocab_size,
-            max_length=recipe.model.block_size,
-        )
-    check_tasks(tokenizer, recipe.evaluation.tasks, block_size=recipe.model.block_size)
-    # Only now: data that are refused leave no trace, and a run that they should have replaced is still there.
-    folder.clear()
-    write_json(folder.recipe, recipe.resolved())
-    tokenizer.save_pretrained(folder.tokenizer)
-    report = tokenizer_report(tokenizer, texts["validation"]["text"])
-    say(
-        f"Tokenizer: {len(tokenizer):,} tokens; on validation {report['tokens_per_word']:.2f} tokens a word, "
-        f"{100 * report['round_trip']:.1f} % of documents come back whole"
-    )
-    if report["round_trip"] < 1:
-        say("Warning: this tokenizer loses text, so its bits per byte do not compare with a lossless one's.")
+def _stage_epochs(recipe: Recipe) -> list[int]:
+    """Return the epochs of each stage of the recipe's curriculum, none without one."""
     order = recipe.curriculum
-    if order.curriculum != NO_CURRICULUM:
-        texts["train"] = sort_by_difficulty(texts["train"], curriculum=order.curriculum, seed=data_seed)
-    for split, documents in texts.items():
-        store = TokenStore.write(
-            folder.tokens / split, texts=documents["text"], words=documents["words"], tokenizer=tokenizer
-        )
-        ledger.add_tokens(split, documents["source"], store.lengths())
-        if split != "train":
-            rows = documents.select_columns(["text", "source", "document_id", "work"])
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            with write_atomically(folder.tokens / split / "documents.jsonl") as temporary:
-                temporary.write_bytes(lines.encode("utf-8"))
-    write_json(folder.corpus, {**ledger.as_dict(), "tokenizer": {"validation": report}})
+    return order.stage_epochs if order.curriculum != NO_CURRICULUM else []
 
 
 if __name__ == "__main__":

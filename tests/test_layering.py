@@ -10,26 +10,31 @@ import hindi_babylm
 
 PACKAGE = Path(hindi_babylm.__file__).parent
 ANY_BUT_COMMANDS = {
-    *("orthography", "storage", "corpus", "tokenization", "packing", "curriculum", "modeling", "metrics"),
-    *("training", "evaluation", "reporting", "recipe", "run"),
+    *("orthography", "storage", "console", "corpus", "tokenization", "packing", "curriculum", "modeling", "metrics"),
+    *("training", "evaluation", "reporting", "recipe", "preparation", "run"),
 }
+# What everything may import.
+BOTTOM = {"orthography", "storage", "console"}
 # Module or package -> what it may import from the package, itself left out.
 ALLOWED: dict[str, set[str]] = {
     "orthography": set(),
     "storage": set(),
-    "corpus": {"orthography", "storage"},
-    "tokenization": {"orthography", "storage"},
-    "packing": {"orthography", "storage"},
-    "curriculum": {"orthography", "storage"},
-    "modeling": {"orthography", "storage"},
-    "metrics": {"orthography", "storage"},
-    "reporting": {"orthography", "storage"},
-    "training": {"orthography", "storage", "metrics"},
-    "evaluation": {"orthography", "storage", "metrics"},
+    "console": set(),
+    "corpus": {*BOTTOM},
+    "tokenization": {*BOTTOM},
+    "packing": {*BOTTOM},
+    "curriculum": {*BOTTOM},
+    "modeling": {*BOTTOM},
+    "metrics": {*BOTTOM},
+    "reporting": {*BOTTOM},
+    "training": {*BOTTOM, "metrics"},
+    "evaluation": {*BOTTOM, "metrics"},
     "recipe": {
-        *("orthography", "storage", "training.specification", "training.arguments", "training.trackers"),
+        *BOTTOM,
+        *("training.specification", "training.arguments", "training.trackers"),
         *("evaluation", "modeling", "tokenization", "corpus", "curriculum"),  # their registries, for choices
     },
+    "preparation": ANY_BUT_COMMANDS - {"preparation", "run"},
     "run": ANY_BUT_COMMANDS - {"run"},
     "commands": ANY_BUT_COMMANDS,
     "__main__": {"commands"},

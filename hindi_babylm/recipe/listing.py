@@ -10,11 +10,13 @@ from hindi_babylm.recipe.sections import SECTIONS, default_of
 
 USAGE = """\
 usage: accelerate launch -m hindi_babylm.run RECIPE [--key value ...]
+                                               [--dry_run | --overwrite]
 
 Train a Hindi language model as the JSON file RECIPE says. Flags lie over it,
 flat over its sections: --learning_rate 1e-3 --tasks A B --model_config '{...}'
 
   --corpus X ...              files, folders, globs or hub ids, for sources
+  --dry_run                   print the plan and time a few steps, train nothing
   --overwrite                 start again in a folder that holds a run
   --help, --help training     this page; every training key of transformers"""
 

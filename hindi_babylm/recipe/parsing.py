@@ -25,7 +25,7 @@ from hindi_babylm.storage import UserError, suggestion
 from hindi_babylm.training.specification import SpecificationDefaults
 
 # Flags that are no key of a recipe and take no value.
-SWITCHES = ("overwrite",)
+SWITCHES = ("overwrite", "dry_run")
 
 
 def parse_command_line(words: Sequence[str]) -> tuple[Recipe, set[str]]:

@@ -1,14 +1,14 @@
 """What a run writes while it trains: the metrics file, the metric lists and the console."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from hindi_babylm.console import bar, say
 from hindi_babylm.storage import write_atomically
 
 # A cluster's log gets a line at so many points of an epoch instead of a bar.
@@ -179,13 +179,3 @@ def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:
 def is_whole(epoch: float | None) -> bool:
     """Tell whether a run stands at the end of an epoch."""
     return epoch == int(epoch or 0)
-
-
-def bar(description: str, total: int, initial: int = 0) -> "tqdm[Any]":
-    """Return a progress bar on stderr; without a terminal it stays silent."""
-    return tqdm(total=total, initial=initial, desc=description, disable=None, dynamic_ncols=True, leave=True)
-
-
-def say(line: str) -> None:
-    """Print a line on stdout without tearing a progress bar."""
-    tqdm.write(line, file=sys.stdout)

@@ -21,8 +21,9 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import ParallelMode
 
+from hindi_babylm.console import say
 from hindi_babylm.storage import UserError, differing_keys, write_atomically
-from hindi_babylm.training.callbacks import is_whole, say
+from hindi_babylm.training.callbacks import is_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -29,16 +29,24 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
 
 def facts(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
     """Return what was trained on, in epochs, steps, tokens and words, and what it took, in seconds and bytes."""
-    assert trainer.train_sampler is not None
-    blocks: Any = trainer.train_dataset
-    tokens = int(trainer.train_sampler.times_seen(trainer.rows_seen()) @ blocks.tokens())
+    amounts = seen(trainer, trainer.state.global_step)
     return {
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
-        "tokens": tokens,
-        "words_seen": trainer.train_sampler.words_seen(trainer.rows_seen()),
+        **amounts,
         "seconds": trainer.seconds,
-        "tokens_per_second": tokens / trainer.seconds,
+        "tokens_per_second": amounts["tokens"] / trainer.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         "precision": trainer.args.precision,
+    }
+
+
+def seen(trainer: HindiLanguageModelTrainer, steps: int) -> dict[str, Any]:
+    """Return the `tokens` and `words_seen` of the first `steps` steps of the run."""
+    assert trainer.train_sampler is not None
+    blocks: Any = trainer.train_dataset
+    rows = trainer.rows_seen(steps)
+    return {
+        "tokens": int(trainer.train_sampler.times_seen(rows) @ blocks.tokens()),
+        "words_seen": trainer.train_sampler.words_seen(rows),
     }

@@ -162,11 +162,11 @@ class HindiLanguageModelTrainer(Trainer):
             logs["words_seen"] = round(self.train_sampler.words_seen(self.rows_seen()), 1)
         super().log(logs, start_time)
 
-    def rows_seen(self) -> int:
-        """Return how far the run is in the sampler's rows, counted over epochs; an epoch's last batch may be short."""
+    def rows_seen(self, steps: int | None = None) -> int:
+        """Return the rows of the first `steps` steps, by default those done; an epoch's last batch may be short."""
         assert self.train_sampler is not None
         rows, batch = len(self.train_sampler), self.args.global_batch_size
-        epochs, steps = divmod(self.state.global_step, -(-rows // batch))
+        epochs, steps = divmod(self.state.global_step if steps is None else steps, -(-rows // batch))
         return epochs * rows + min(steps * batch, rows)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -1,0 +1,77 @@
+"""What a person sees while a run goes on: lines, warnings, bars; plain lines where there is no terminal."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+# TrainingArguments.log_level -> what is printed while a run goes on: 2 lines and bars, 1 warnings alone, 0 nothing.
+LEVELS = {"passive": 2, "debug": 2, "info": 2, "warning": 1, "error": 0, "critical": 0}
+BOLD, YELLOW = "1", "33"
+_level = LEVELS["passive"]
+
+
+def set_level(name: str) -> None:
+    """Print from now on what `log_level` asks for, one of `LEVELS`."""
+    global _level
+    _level = LEVELS[name]
+
+
+def say(line: str, *, heading: bool = False) -> None:
+    """Print a line on stdout at once, without tearing a bar."""
+    if _level == 2:
+        tqdm.write(_styled(line, BOLD, sys.stdout) if heading else line, file=sys.stdout)
+        sys.stdout.flush()  # the log of a cluster shows it while the run goes on
+
+
+def warn(text: str) -> None:
+    """Print `Warning: ...` on stderr at once, without tearing a bar."""
+    if _level >= 1:
+        tqdm.write(f"{_styled('Warning:', YELLOW, sys.stderr)} {text}", file=sys.stderr)
+        sys.stderr.flush()
+
+
+def shows_bars() -> bool:
+    """Tell whether progress is shown as bars on stderr, which takes a terminal."""
+    return _level == 2 and sys.stderr.isatty()
+
+
+def bar(description: str, total: int | None, *, unit: str = "it", initial: int = 0) -> "tqdm[Any]":
+    """Return a progress bar on stderr, as wide as the terminal; without a terminal it stays silent."""
+    return tqdm(total=total, initial=initial, desc=description, unit=unit, disable=not shows_bars(), dynamic_ncols=True)
+
+
+@contextmanager
+def stage(description: str, total: int, unit: str) -> "Iterator[tqdm[Any]]":
+    """Yield the bar of a stage over `total` units; without a terminal its end is a line with size and duration."""
+    started = time.monotonic()
+    with bar(description, total, unit=f" {unit}") as progress:
+        yield progress
+    tell_end(description, f"{total:,} {unit}", started)
+
+
+def tell_end(description: str, size: str, started: float) -> None:
+    """Print the line of a stage that began at `started` of the monotonic clock, where no bar has shown it."""
+    if not shows_bars():
+        say(f"{description}: {size}, {duration(time.monotonic() - started)}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person reads it.
+
+    >>> duration(3.21), duration(245), duration(4000), duration(36000)
+    ('3.2 s', '245 s', '66.7 min', '10.0 h')
+    """
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _styled(text: str, code: str, stream: Any) -> str:
+    """Return `text` in a style where `stream` is a terminal that has them and NO_COLOR (no-color.org) is not set."""
+    plain = not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"

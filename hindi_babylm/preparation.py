@@ -1,0 +1,146 @@
+"""The data and the model of a recipe: corpus, tokenizer, blocks, fresh weights; what a run and its plan begin with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hindi_babylm.console import say, shows_bars, warn
+from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
+from hindi_babylm.recipe.sections import Recipe
+from hindi_babylm.storage import RunFolder, UserError, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from hindi_babylm.packing import Blocks, TokenStore
+    from hindi_babylm.training.arguments import HindiTrainingArguments
+
+
+@dataclass
+class Prepared:
+    """What training and evaluation need of the stages before them."""
+
+    arguments: "HindiTrainingArguments"
+    tokenizer: "PreTrainedTokenizerFast"
+    stores: "dict[str, TokenStore]"
+    blocks: "dict[str, Blocks]"
+    model: "PreTrainedModel"
+
+
+def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepared:
+    """Build corpus, tokenizer, blocks and model: written by the main process, read by all.
+
+    With `go_on` the data that an unfinished run has written whole are used as they are.
+    """
+    arguments = recipe.training_arguments()
+    recipe.check_model()
+    # Only now: what is wrong with a recipe is told before the libraries that read data are imported.
+    _quiet_libraries()
+    from transformers import AutoTokenizer
+
+    from hindi_babylm.modeling import build_model, count_parameters
+    from hindi_babylm.packing import TokenStore, pack
+
+    settings = recipe.model
+    if arguments.process_index == 0:
+        if go_on and folder.corpus.exists():
+            folder.sweep()
+            say(f"Going on with the unfinished run in {folder.path}")
+        else:
+            _write_data(recipe, folder, data_seed=data_seed(arguments))
+    _wait_for_everyone()
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
+    stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
+    blocks = {split: pack(store, block_size=settings.block_size) for split, store in stores.items()}
+    model = build_model(
+        architecture=settings.architecture,
+        tokenizer=tokenizer,
+        block_size=settings.block_size,
+        dropout=settings.dropout,
+        model_config=settings.model_config,
+        seed=arguments.seed,
+    )
+    if arguments.process_index == 0:
+        say(f"Blocks: {len(blocks['train']):,} of {settings.block_size} tokens to train on")
+        say(f"Model: {settings.architecture}, {count_parameters(model) / 1e6:.1f}M parameters")
+    return Prepared(arguments, tokenizer, stores, blocks, model)
+
+
+def data_seed(arguments: "HindiTrainingArguments") -> int:
+    """Return the seed of the order of documents and blocks."""
+    return arguments.data_seed if arguments.data_seed is not None else arguments.seed
+
+
+def _quiet_libraries() -> None:
+    """Silence bars that tell a user nothing: those of saving and loading, and all of them without a terminal."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    if not shows_bars():
+        datasets.disable_progress_bars()
+
+
+def _wait_for_everyone() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
+    """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
+    from hindi_babylm.corpus.splits import build_corpus
+    from hindi_babylm.evaluation.tasks import check_tasks
+    from hindi_babylm.packing import TokenStore, write_documents
+    from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
+
+    corpus, settings = recipe.corpus, recipe.tokenizer
+    texts, ledger = build_corpus(
+        sources=corpus.sources,
+        max_words=corpus.max_words,
+        validation_fraction=corpus.validation_fraction,
+        test_fraction=corpus.test_fraction,
+        split_seed=corpus.split_seed,
+    )
+    if ledger.words("train") < recipe.model.block_size:
+        raise UserError(
+            f"{recipe.path}: the train split has {ledger.words('train')} words, fewer than one block of "
+            f"model.block_size {recipe.model.block_size} tokens: give more text, or lower it"
+        )
+    say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents")
+    say(f"  {', '.join(f'{split} {ledger.words(split):,}' for split in texts)} words")
+    for reason, entry in ledger.dropped.items():
+        say(f"  dropped {entry['documents']:,} documents, {entry['words']:,} words: {reason}")
+
+    if settings.tokenizer is not None:
+        tokenizer = load_tokenizer(settings.tokenizer)
+    else:
+        tokenizer = train_tokenizer(
+            texts["train"]["text"],
+            algorithm=settings.algorithm,
+            vocab_size=settings.vocab_size,
+            max_length=recipe.model.block_size,
+        )
+    check_tasks(tokenizer, recipe.evaluation.tasks, block_size=recipe.model.block_size)
+    # Only now: data that are refused leave no trace, and a run that they should have replaced is still there.
+    folder.clear()
+    write_json(folder.recipe, recipe.resolved())
+    tokenizer.save_pretrained(folder.tokenizer)
+    report = tokenizer_report(tokenizer, texts["validation"]["text"])
+    say(f"Tokenizer: {len(tokenizer):,} tokens, {report['tokens_per_word']:.2f} a word on validation")
+    if report["round_trip"] < 1:
+        warn(
+            f"the tokenizer loses text: {100 * report['round_trip']:.1f} % of the documents come back whole, so its "
+            "bits per byte do not compare with a lossless one's."
+        )
+    order = recipe.curriculum
+    if order.curriculum != NO_CURRICULUM:
+        texts["train"] = sort_by_difficulty(texts["train"], curriculum=order.curriculum, seed=data_seed)
+    for split, documents in texts.items():
+        store = TokenStore.write(
+            folder.tokens / split, texts=documents["text"], words=documents["words"], tokenizer=tokenizer
+        )
+        ledger.add_tokens(split, documents["source"], store.lengths())
+        if split != "train":
+            write_documents(folder.tokens / split, documents)
+    write_json(folder.corpus, {**ledger.as_dict(), "tokenizer": {"validation": report}})

@@ -1,0 +1,166 @@
+"""What a training will be, found out without it: its length, what it sees, its memory, and its hours after timing."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import Subset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from hindi_babylm.console import bar
+from hindi_babylm.storage import UserError
+from hindi_babylm.training.callbacks import Console
+from hindi_babylm.training.export import seen
+from hindi_babylm.training.interruption import Interruption
+from hindi_babylm.training.machine import peak_memory_bytes
+from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+TIMED_STEPS = 20
+TIMED_SECONDS = 45.0
+TIMED_EVALUATION_BATCHES = 8
+FLOAT32_BYTES = 4
+
+
+def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
+    """Return length, words and tokens seen, memory and time of the training that `trainer` would do.
+
+    It does up to 20 of its steps, the first of them to warm up, and evaluates on some of the blocks; nothing is
+    saved, and the weights are of no use afterwards. Times are in seconds, memory in bytes of one process. Every
+    process must call it. Raises UserError when the memory does not suffice.
+    """
+    args, timer = trainer.args, _Timer()
+    for other in (Console, Interruption):
+        trainer.remove_callback(other)
+    trainer.add_callback(timer)
+    args.eval_on_start = False
+    try:
+        trainer.train()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the first steps of the plan ran out of memory with per_device_train_batch_size "
+            f"{args.per_device_train_batch_size}: lower it (the global batch stays), or set gradient_checkpointing"
+        ) from error
+    assert trainer.train_sampler is not None
+    steps = trainer.state.max_steps
+    steps_per_epoch = -(-len(trainer.train_sampler) // args.global_batch_size)
+    memory = _memory(trainer)
+    per_evaluation = _seconds_per_evaluation(trainer)
+    evaluations = {
+        IntervalStrategy.NO: 0,
+        IntervalStrategy.EPOCH: -(-steps // steps_per_epoch),
+        IntervalStrategy.STEPS: steps // int(trainer.state.eval_steps or 1),
+    }[IntervalStrategy(args.eval_strategy)]
+    return {
+        "epochs": steps / steps_per_epoch,
+        "steps_per_epoch": steps_per_epoch,
+        "steps": steps,
+        "warmup": args.get_warmup_steps(steps),
+        **seen(trainer, steps),
+        "memory": memory,
+        "seconds_per_step": timer.seconds_per_step,
+        "timed_steps": timer.timed,
+        "evaluations": evaluations,
+        "seconds_per_evaluation": per_evaluation,
+        "seconds": steps * timer.seconds_per_step + evaluations * per_evaluation,
+    }
+
+
+def plan_stages(trainer: HindiLanguageModelTrainer) -> list[dict[str, Any]]:
+    """Return the epochs, steps and words of each stage of a curriculum, and the beginning of its first text."""
+    sampler: Any = trainer.train_sampler
+    blocks: Any = trainer.train_dataset
+    tokenizer: Any = trainer.processing_class
+    total = trainer.state.max_steps
+    steps_per_epoch = -(-len(sampler) // trainer.args.global_batch_size)
+    ends = [min(steps_per_epoch * int(epoch), total) for epoch in np.cumsum(np.bincount(sampler.stage_of_epoch))]
+    ends[-1] = total  # past its epochs a run stays at the last stage
+    rows = []
+    for stage, start, end in zip(sampler.stages, [0, *ends[:-1]], ends, strict=True):
+        row = int(stage[0])
+        first = blocks.store.document(blocks.first_document(row))
+        rows.append(
+            {
+                "blocks": len(stage),
+                "epochs": (end - start) / steps_per_epoch,
+                "steps": end - start,
+                "words_seen": seen(trainer, end)["words_seen"] - seen(trainer, start)["words_seen"],
+                "first_text": " ".join(tokenizer.decode(first[:64]).split()[:8]),
+            }
+        )
+    return rows
+
+
+class _Timer(TrainerCallback):
+    """End a training after some timed steps, all processes at once, and keep it from saving and evaluating."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    @property
+    def timed(self) -> int:
+        """The steps between which time was taken: all but the first, unless it is the only one."""
+        return max(1, len(self.ends) - 2)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return (self.ends[-1] - self.ends[-1 - self.timed]) / self.timed
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.ends = [time.monotonic()]
+        self.bar = bar("Timing steps", min(TIMED_STEPS, state.max_steps)) if state.is_world_process_zero else None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.monotonic())
+        if self.bar is not None:
+            self.bar.update()
+        enough = len(self.ends) > TIMED_STEPS or (len(self.ends) > 2 and self.ends[-1] - self.ends[1] > TIMED_SECONDS)
+        (enough,) = broadcast_object_list([enough])
+        control.should_training_stop = control.should_training_stop or enough
+        control.should_evaluate = control.should_save = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_evaluate = control.should_save = False
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _memory(trainer: HindiLanguageModelTrainer) -> dict[str, int]:
+    """Return the peak of the steps so far, and the parts of it that follow from sizes, in bytes."""
+    model: Any = trainer.model
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    optimizer: Any = trainer.optimizer
+    state = [value for entry in optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
+    blocks: Any = trainer.train_dataset
+    logits = trainer.args.per_device_train_batch_size * blocks.block_size * model.config.vocab_size * FLOAT32_BYTES
+    return {
+        "peak": peak_memory_bytes(),
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": sum(value.numel() * value.element_size() for value in state),
+        "logits": 2 * logits,  # and their gradient
+    }
+
+
+def _seconds_per_evaluation(trainer: HindiLanguageModelTrainer) -> float:
+    """Time an evaluation on some of the blocks, and scale it to all of them."""
+    blocks: Any = trainer.eval_dataset
+    batch = trainer.args.per_device_eval_batch_size * trainer.args.world_size
+    some = min(len(blocks), TIMED_EVALUATION_BATCHES * batch)
+    started = time.monotonic()
+    trainer.evaluate(Subset(blocks, range(some)))
+    seconds = time.monotonic() - started
+    return seconds * float(len(blocks) / some)

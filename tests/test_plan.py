@@ -1,0 +1,162 @@
+"""The plan of --dry_run against the run that follows it."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hindi_babylm.run import dry_run, main
+
+WriteRecipe = Callable[..., Path]
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    """Return the bytes of every file under a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def planned(recipe: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what --dry_run prints of a recipe."""
+    capsys.readouterr()
+    main([str(recipe), "--dry_run"])
+    return capsys.readouterr().out
+
+
+def figures(pattern: str, table: str) -> list[float]:
+    """Return the numbers that the groups of a pattern find in a table."""
+    found = re.search(pattern, table, re.M)
+    assert found, table
+    return [float(group.replace(",", "")) for group in found.groups()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"num_train_epochs": 2, "eval_strategy": "epoch"}, id="plain"),
+        pytest.param(
+            {"curriculum": "length", "num_train_epochs": 3, "gradient_accumulation_steps": 4, "warmup_steps": 3},
+            id="curriculum",
+        ),
+        pytest.param({"max_steps": 1, "eval_strategy": "no", "save_strategy": "no"}, id="one step"),
+    ],
+)
+def test_the_plan_is_what_the_run_becomes(
+    write_recipe: WriteRecipe, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps, warmup, words, tokens, parameters and evaluations of the plan are those of the run."""
+    recipe = write_recipe(**settings)
+    table = planned(recipe, capsys)
+    assert not (recipe.parent / "run").exists()
+    main([str(recipe)])
+    folder = recipe.parent / "run"
+    said = capsys.readouterr().out
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    kept = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["kept"]
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    training = results["training"]
+
+    for split, sources in kept.items():
+        amounts = [sum(entry[unit] for entry in sources.values()) for unit in ("documents", "words", "tokens")]
+        *counted, ratio, blocks = figures(rf"^{split} +" + r" +".join([r"([\d,.]+)"] * 5) + "$", table)
+        assert counted == amounts
+        assert ratio == pytest.approx(amounts[2] / amounts[1], abs=0.005)
+        assert blocks == -(-(amounts[2] - 1) // 31)  # blocks of 32 tokens share one
+    steps, epochs, per_epoch = figures(r"^steps +([\d,]+) = ([\d.]+) epochs of ([\d,]+)$", table)
+    assert steps == training["steps"] == max(event["step"] for event in events)
+    assert epochs == pytest.approx(training["epochs"], abs=0.005)
+    assert per_epoch == next((event["step"] for event in events if event["epoch"] == 1.0), per_epoch)
+    assert figures(r"^warmup +([\d,]+) steps$", table) == figures(r"^Schedule: .* warmup (\d+)", said)
+    words, tokens = figures(r"^will be seen +([\d,]+) words, ([\d,]+) predicted tokens$", table)
+    assert words == round(training["words_seen"])
+    assert tokens == training["tokens"]
+    assert figures(r"^model +([\d,]+) parameters$", table) == [results["model"]["parameters"]]
+    (evaluations,) = figures(r"^evaluations +([\d,]+) of ", table)
+    assert evaluations == sum("eval_loss" in event for event in events)
+
+
+def test_the_stages_of_a_curriculum(write_recipe: WriteRecipe) -> None:
+    """The stages add up to the run; the first text of each is one of the corpus, and they get longer."""
+    from hindi_babylm.recipe.parsing import parse_recipe
+
+    recipe = write_recipe(curriculum="length", num_train_epochs=4)
+    facts = dry_run(parse_recipe(recipe, ["--stage_epochs", "1", "2", "1"]))
+    stages = facts["stages"]
+    assert [stage["epochs"] for stage in stages] == [1, 2, 1]
+    assert sum(stage["steps"] for stage in stages) == facts["steps"]
+    assert sum(stage["words_seen"] for stage in stages) == pytest.approx(facts["words_seen"])
+    assert sum(stage["blocks"] for stage in stages) == facts["splits"]["train"]["blocks"]
+    source = Path(json.loads(recipe.read_text(encoding="utf-8"))["corpus"]["sources"][0]["path"])
+    texts = [json.loads(line)["text"].split() for line in source.read_text(encoding="utf-8").splitlines()]
+    lengths = []
+    for stage in stages:
+        (found,) = [text for text in texts if text[:8] == stage["first_text"].split()]
+        lengths.append(len(found))
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_memory_and_time_are_measured(write_recipe: WriteRecipe) -> None:
+    """Weights, gradients, moments and logits have their sizes; the hours follow from what a step and a part took."""
+    from hindi_babylm.recipe.parsing import parse_recipe
+
+    facts = dry_run(parse_recipe(write_recipe(num_train_epochs=3), ["--per_device_train_batch_size", "4"]))
+    memory, parameters = facts["memory"], facts["parameters"]
+    assert memory["weights"] == memory["gradients"] == 4 * parameters
+    assert 8 * parameters < memory["optimizer"] < 8 * parameters + 4 * 100  # and a step count a tensor
+    # A GPT-2 has 12 d^2 + 13 d weights a layer, 2 d at the end, positions, and the vocabulary: here d = 32.
+    vocabulary = (parameters - 2 * (12 * 32**2 + 13 * 32) - 2 * 32 - 32 * 32) // 32
+    assert memory["logits"] == 2 * 4 * 4 * 32 * vocabulary
+    assert memory["peak"] > memory["weights"] + memory["gradients"] + memory["optimizer"] + memory["logits"]
+    assert 1 <= facts["timed_steps"] < facts["steps"]
+    times = facts["steps"] * facts["seconds_per_step"] + 3 * facts["seconds_per_evaluation"]
+    assert facts["seconds"] == pytest.approx(times)
+    assert min(facts["seconds_per_step"], facts["seconds_per_evaluation"]) > 0
+
+
+def test_a_dry_run_leaves_nothing(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A dry run over a finished run of another recipe touches no file, leaves none, and starts no tracker."""
+    recipe = write_recipe()
+    main([str(recipe)])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.chdir(tmp_path)
+    before = files_of(tmp_path)
+    main([str(recipe), "--dry_run", "--learning_rate", "0.5", "--report_to", "wandb", "--overwrite"])
+    assert "Dry run: nothing was trained" in capsys.readouterr().out
+    assert files_of(tmp_path) == before
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_dry_run_that_resumes_is_refused(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint to resume from has no place in a plan, and is refused in one line."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(write_recipe()), "--dry_run", "--resume_from_checkpoint", "x.pt"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: command line: --dry_run plans a whole run: leave resume_from_checkpoint out\n"
+    )
+
+
+def test_memory_that_does_not_suffice_is_told(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan whose steps run out of memory ends in one line with the key to lower."""
+    import torch
+
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+    def burst(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", burst)
+    with pytest.raises(SystemExit) as stop:
+        main([str(write_recipe()), "--dry_run"])
+    assert stop.value.code == 2
+    assert "ran out of memory with per_device_train_batch_size 8: lower it" in capsys.readouterr().err
