@@ -3,12 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+Item = TypeVar("Item")
 # TrainingArguments.log_level -> what is printed while a run goes on: 2 lines and bars, 1 warnings alone, 0 nothing.
 LEVELS = {"passive": 2, "debug": 2, "info": 2, "warning": 1, "error": 0, "critical": 0}
 BOLD, YELLOW = "1", "33"
@@ -54,6 +56,14 @@ def stage(description: str, total: int, unit: str) -> "Iterator[tqdm[Any]]":
     tell_end(description, f"{total:,} {unit}", started)
 
 
+def track(items: Sequence[Item], description: str, unit: str) -> Iterator[Item]:
+    """Yield the items of a stage one by one under its bar."""
+    with stage(description, len(items), unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
 def tell_end(description: str, size: str, started: float) -> None:
     """Print the line of a stage that began at `started` of the monotonic clock, where no bar has shown it."""
     if not shows_bars():
@@ -71,7 +81,27 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def quiet_libraries() -> None:
+    """Silence by name what libraries say and a user can do nothing about: `SILENCED`, and bars beside ours."""
+    import datasets
+    import transformers
+
+    for message in SILENCED:
+        warnings.filterwarnings("ignore", message=message)
+    transformers.utils.logging.disable_progress_bar()  # of saving and loading weights: a second each
+    if not shows_bars():
+        datasets.disable_progress_bars()
+
+
 def _styled(text: str, code: str, stream: Any) -> str:
     """Return `text` in a style where `stream` is a terminal that has them and NO_COLOR (no-color.org) is not set."""
     plain = not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
     return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+
+
+# Beginning of a library's warning, as a regular expression -> why nobody needs to see it.
+SILENCED = {
+    "`gradient_checkpointing` is deprecated": "the specification's name, which each supported version takes",
+    r"barrier\(\): using the device under current context": "the device is the process's own; accelerate calls it",
+    r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`": "fp16 skips steps until its scale fits",
+}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import say, shows_bars, warn
+from hindi_babylm.console import quiet_libraries, say, warn
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
 from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.storage import RunFolder, UserError, write_json
@@ -34,7 +34,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     arguments = recipe.training_arguments()
     recipe.check_model()
     # Only now: what is wrong with a recipe is told before the libraries that read data are imported.
-    _quiet_libraries()
+    quiet_libraries()
     from transformers import AutoTokenizer
 
     from hindi_babylm.modeling import build_model, count_parameters
@@ -69,16 +69,6 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
 def data_seed(arguments: "HindiTrainingArguments") -> int:
     """Return the seed of the order of documents and blocks."""
     return arguments.data_seed if arguments.data_seed is not None else arguments.seed
-
-
-def _quiet_libraries() -> None:
-    """Silence bars that tell a user nothing: those of saving and loading, and all of them without a terminal."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    if not shows_bars():
-        datasets.disable_progress_bars()
 
 
 def _wait_for_everyone() -> None:

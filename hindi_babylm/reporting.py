@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,13 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         ("model", f"{results['model']['architecture']}, {results['model']['parameters'] / 1e6:.1f}M parameters"),
         (
             "trained",
-            f"{training['steps']} steps, {training['epochs']:.2f} epochs, {training['words_seen']:,.0f} words seen, "
-            f"{training['seconds']:.0f} s",
+            f"{training['steps']:,} steps, {training['epochs']:.2f} epochs, {duration(training['seconds'])}, "
+            f"in {training['precision']}",
         ),
-        (
-            "weights",
-            f"{results['model']['which']}, of step {results['model']['step']}; trained in {training['precision']}",
-        ),
+        ("seen", f"{training['words_seen']:,.0f} words, {training['tokens']:,} tokens"),
+        ("speed", f"{training['tokens_per_second']:,.0f} tokens/s, evaluations and checkpoints included"),
+        ("peak memory", _size(training["peak_memory_bytes"])),
+        ("weights", f"{results['model']['which']}, of step {results['model']['step']:,}"),
         ("test bits per byte", _interval(test["bits_per_byte"], 3)),
         ("  unigram floor", f"{test['unigram_bits_per_byte']['value']:.3f}; {_against_floor(test)}"),
         ("test word perplexity", _interval(test["word_perplexity"], 1)),
@@ -70,10 +71,11 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
     width = max(len(name) for name, _ in rows) + 2
     lines = ["", *(f"{name:<{width}}{value}" for name, value in rows), "", "Continuations:"]
     for sample in results["continuations"]:
-        lines.append(f"  {sample['prompt']} |{' '.join(sample['continuation'].split())}")
+        text = f"{sample['prompt']} |{' '.join(sample['continuation'].split())}"
+        lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
     lines += [
         "",
-        f"Model:       {folder / 'final_model'}  (AutoModelForCausalLM, AutoTokenizer)",
+        f"Model:       {folder / 'final_model'}",
         f"Figures:     {folder / 'results.json'}",
         f"Every step:  {folder / 'metrics.jsonl'}",
         f"Corpus:      {folder / 'corpus.json'}",

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import say
+from hindi_babylm.console import say, set_level, warn
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
@@ -68,6 +68,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     from hindi_babylm.reporting import summary
     from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
 
+    set_level(recipe.training["log_level"])
     use_all_cores()
     keep_freed_memory()
     resume = recipe.training.pop("resume_from_checkpoint", None)
@@ -126,14 +127,14 @@ def train(
         )
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         if trainer.is_world_process_zero():
-            say("FSDP or DeepSpeed: checkpoints are transformers' sharded folders, checkpoint-{step}, and no .pt files")
+            warn("under FSDP or DeepSpeed checkpoints are transformers' folders, checkpoint-{step}, and no .pt files")
         resume = resume or newest_sharded_checkpoint(folder.path)
     elif resume is None:
         found, refused = newest_checkpoint(folder.checkpoints)
         resume = str(found) if found else None
         if trainer.is_world_process_zero():
             for line in refused:
-                say(f"Passed over {line}")
+                warn(f"passed over {line}")
     if resume is not None and trainer.is_world_process_zero():
         say(f"Resuming from {resume}")
     with out_of_memory_told(arguments, block_size=blocks.block_size):
@@ -184,6 +185,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
     from hindi_babylm.training.plan import plan, plan_stages
 
+    set_level(recipe.training["log_level"])
     use_all_cores()
     keep_freed_memory()
     if recipe.training.pop("resume_from_checkpoint", None) is not None:

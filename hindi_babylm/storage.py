@@ -90,12 +90,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs of the sections of `now`, as `section.key`; where a run folder lies is no difference."""
+    """Name what differs of the sections of `now`, as `section.key`; where and how loud a run is makes no difference."""
     different = []
     for section, entries in now.items():
         others = before.get(section)
         if isinstance(entries, Mapping) and isinstance(others, Mapping):
-            keys = {**others, **entries}.keys() - {"output_dir"}
+            keys = {**others, **entries}.keys() - {"output_dir", "log_level"}
             different += [f"{section}.{key}" for key in sorted(keys) if others.get(key) != entries.get(key)]
         elif entries != others:
             different.append(section)

@@ -1,9 +1,11 @@
 """Train tokenizers for Devanagari and measure them."""
 
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
+from hindi_babylm.console import shows_bars, tell_end, track
 from hindi_babylm.storage import UserError
 
 if TYPE_CHECKING:
@@ -64,12 +66,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         special_tokens=list(SPECIAL_TOKENS.values()),
         # A character that is rarer than this many others is cheaper as bytes than as a row of the embedding.
         limit_alphabet=min(1000, vocab_size // 4),
-        show_progress=False,
+        show_progress=shows_bars(),
     )
     trained = tokenizers.Tokenizer(models.BPE())
     trained.normalizer = normalizers.NFC()
     trained.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(DEVANAGARI_SPLIT), behavior="isolated")
+    started = time.monotonic()
     trained.train_from_iterator(texts, trainer)
+    tell_end("Training tokenizer", f"{trained.get_vocab_size() + len(byte_tokens):,} tokens", started)
 
     # The trainer cannot add byte tokens that text never matches: put them behind the special tokens by hand.
     learned = json.loads(trained.to_str())["model"]
@@ -105,14 +109,14 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def tokenizer_report(tokenizer: "PreTrainedTokenizerFast", texts: Iterable[str]) -> dict[str, float]:
+def tokenizer_report(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> dict[str, float]:
     """Measure `tokenizer` on `texts`: tokens per word, bytes per token, and the share of texts that come back whole."""
-    tokens = words = size = whole = count = 0
-    for text in texts:
+    tokens = words = size = whole = 0
+    for text in track(texts, "Measuring tokenizer", "documents"):
         ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        tokens, words, size, count = tokens + len(ids), words + len(text.split()), size + len(text.encode()), count + 1
+        tokens, words, size = tokens + len(ids), words + len(text.split()), size + len(text.encode())
         whole += tokenizer.decode(ids) == text
-    return {"tokens_per_word": tokens / words, "bytes_per_token": size / tokens, "round_trip": whole / count}
+    return {"tokens_per_word": tokens / words, "bytes_per_token": size / tokens, "round_trip": whole / len(texts)}
 
 
 TOKENIZERS: dict[str, "Callable[[Iterable[str], int], Tokenizer]"] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hindi_babylm.corpus import FORMATS
+from hindi_babylm.corpus.sources import FORMATS
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.recipe.sections import SECTIONS
 from hindi_babylm.run import main

@@ -174,8 +174,8 @@ def test_damaged_checkpoint_is_passed_over_by_name(
         (folder / name).unlink()
     capsys.readouterr()
     main([str(recipe)])
-    out = capsys.readouterr().out
-    assert len([line for line in out.splitlines() if line.startswith(f"Passed over {newest}: not a")]) == 1
+    out, err = capsys.readouterr()
+    assert len([line for line in err.splitlines() if line.startswith(f"Warning: passed over {newest}: not a")]) == 1
     assert f"Resuming from {folder / 'checkpoints' / 'checkpoint_step_'}" in out
     assert not (folder / "checkpoints" / "ran").exists()
     assert_equal_runs(recipe.parent / "whole", folder)

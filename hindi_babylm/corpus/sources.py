@@ -2,10 +2,12 @@
 
 import glob
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.console import tell_end
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words, normalize
 from hindi_babylm.storage import UserError
 
@@ -37,6 +39,7 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
     """
     import datasets
 
+    started = time.monotonic()
     if "hub_id" in source:
         label = str(source["hub_id"])
         local = Path(label).is_dir()
@@ -69,7 +72,7 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
             f"corpus: source {label!r} has no column {column!r}; it has {', '.join(rows.column_names)}: "
             'name the right one with "text_column"'
         )
-    return rows.map(
+    documents = rows.map(
         _to_documents,
         batched=True,
         remove_columns=rows.column_names,
@@ -82,6 +85,8 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
         # The cache key of `datasets` does not see changes of the functions that `_to_documents` calls.
         load_from_cache_file=False,
     )
+    tell_end(f"Reading {label}", f"{len(documents):,} documents", started)
+    return documents
 
 
 def _to_documents(batch: dict[str, list[Any]], *, text_column: str, label: str) -> dict[str, list[Any]]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hindi_babylm.console import stage
 from hindi_babylm.metrics import bits_per_unit, bootstrap_interval, perplexity
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
 from hindi_babylm.storage import UserError
@@ -39,7 +39,7 @@ def document_nll(
     totals = np.zeros(len(documents), dtype=np.float64)
     model.eval()
     position = 0
-    with torch.no_grad(), tqdm(total=len(rows), desc=description, disable=None, dynamic_ncols=True) as progress:
+    with torch.no_grad(), stage(description, len(rows), "windows") as progress:
         while position < len(rows):
             length = len(rows[position][1]) - 1
             size = max(1, LOGITS_PER_BATCH // (length * model.config.vocab_size))

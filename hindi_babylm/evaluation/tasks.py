@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.console import track
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -85,7 +87,7 @@ def continue_texts(
     rows = list(dict.fromkeys([*first.values(), *range(len(texts))]))[:count]
     set_seed(seed)
     continuations = []
-    for row in rows:
+    for row in track(rows, "Continuing texts", "texts"):
         prompt = " ".join(texts[row]["text"].split()[:PROMPT_WORDS])
         positions = model.config.max_position_embeddings
         inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.console import LEVELS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
@@ -123,6 +124,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "save_strategy": {"choices": ("no", "steps", "epoch", "best")},
     "logging_strategy": {"choices": ("no", "steps", "epoch")},
     "metric_for_best_model": {"choices": ("loss", "eval_loss", "perplexity", "eval_perplexity")},
+    "log_level": {"choices": tuple(LEVELS)},
     "precision": {"choices": ("auto", "fp32", "bf16", "fp16")},
 }
 

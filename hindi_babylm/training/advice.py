@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from hindi_babylm.console import say
 from hindi_babylm.storage import UserError
-from hindi_babylm.training.callbacks import say
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments

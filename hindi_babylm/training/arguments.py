@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from transformers import TrainingArguments
-from transformers.utils import logging
 
+from hindi_babylm.console import warn
 from hindi_babylm.training.specification import SpecificationDefaults
-
-logger = logging.get_logger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -36,7 +34,7 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
             # The stock arguments take the launcher's precision here, though fp32 was asked for.
             self.mixed_precision = "no"
         if self.n_gpu > 1:
-            logger.warning(
+            warn(
                 f"{self.n_gpu} GPUs are visible but the run was started as one process and uses the first; "
                 "start it with `accelerate launch` to use them all"
             )

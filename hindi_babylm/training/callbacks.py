@@ -1,6 +1,7 @@
 """What a run writes while it trains: the metrics file, the metric lists and the console."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from hindi_babylm.console import bar, say
+from hindi_babylm.console import bar, say, shows_bars, tell_end
 from hindi_babylm.storage import write_atomically
 
 # A cluster's log gets a line at so many points of an epoch instead of a bar.
@@ -103,16 +104,16 @@ class Console(TrainerCallback):
         self.metrics = metrics
         self.training: tqdm[Any] | None = None
         self.evaluating: tqdm[Any] | None = None
+        self.started = 0.0
         self.told = 0
+        self.ended = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
             warmup = args.get_warmup_steps(state.max_steps)
-            capped = (
-                f" ({args.warmup_steps:g} asked for, at most a tenth of the run)" if warmup < args.warmup_steps else ""
-            )
+            capped = f" (a tenth of the run; {args.warmup_steps:g} asked for)" if warmup < args.warmup_steps else ""
             say(f"Schedule: {args.lr_scheduler_type.lower()}, {state.max_steps} steps, warmup {warmup}{capped}")
 
     def on_epoch_begin(
@@ -120,9 +121,11 @@ class Console(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
+        self._close_ended()
         steps_per_epoch = -(-len(kwargs["train_dataloader"]) // args.gradient_accumulation_steps)
         epoch, start = divmod(state.global_step, steps_per_epoch)
-        say(f"\nEpoch {epoch + 1}/{-(-state.max_steps // steps_per_epoch)}")
+        say("")
+        say(f"Epoch {epoch + 1}/{-(-state.max_steps // steps_per_epoch)}", heading=True)
         total = min(steps_per_epoch, state.max_steps - epoch * steps_per_epoch)
         self.training = bar("Training", total, initial=start)
 
@@ -135,7 +138,7 @@ class Console(TrainerCallback):
         if self.training is None or "loss" not in logs:
             return
         self.training.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        if self.training.disable and state.global_step % max(1, self.training.total // LINES_PER_EPOCH) == 0:
+        if not shows_bars() and state.global_step % max(1, self.training.total // LINES_PER_EPOCH) == 0:
             say(f"Training: step {state.global_step}/{state.max_steps}, loss={logs['loss']:.3f}")
 
     def on_prediction_step(
@@ -144,12 +147,14 @@ class Console(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self.evaluating is None:
-            self.evaluating = bar("Evaluating", len(kwargs["eval_dataloader"]))
+            self._close_ended()
+            self.evaluating, self.started = bar("Evaluating", len(kwargs["eval_dataloader"])), time.monotonic()
         self.evaluating.update()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.evaluating is not None:
             self.evaluating.close()
+            tell_end("Evaluating", f"{self.evaluating.total:,} batches", self.started)
             self.evaluating = None
         if not state.is_world_process_zero:
             return
@@ -162,9 +167,19 @@ class Console(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.training is not None:
+        self.ended = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._close_ended()
+
+    def _close_ended(self) -> None:
+        """Close the bar of an epoch that has ended: not at its end, for the losses of its last steps come later."""
+        if self.training is not None and self.ended:
             self.training.close()
             self.training = None
+        self.ended = False
 
 
 def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:

@@ -21,7 +21,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import ParallelMode
 
-from hindi_babylm.console import say
+from hindi_babylm.console import say, warn
 from hindi_babylm.storage import UserError, differing_keys, write_atomically
 from hindi_babylm.training.callbacks import is_whole
 
@@ -131,7 +131,7 @@ def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write
         try:
             found = candidate.exists() and read_checkpoint(candidate)["step"] == step
         except UserError as damaged:
-            say(f"Passed over {damaged}")
+            warn(f"passed over {damaged}")
             continue
         if found:
             if candidate != folder / BEST:
@@ -249,8 +249,8 @@ def check_fit(checkpoint: Mapping[str, Any], trainer: "HindiLanguageModelTrainer
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in saved.items()}:
         raise UserError(f"{path}: the checkpoint is of another model: give the recipe that it was trained with")
     if checkpoint["precision"] != trainer.args.precision:
-        say(
-            f"Warning: trained in {checkpoint['precision']} so far and from here in {trainer.args.precision}: "
+        warn(
+            f"trained in {checkpoint['precision']} so far and from here in {trainer.args.precision}: "
             "the result is not that of an uninterrupted run"
         )
 

@@ -44,6 +44,9 @@ class SpecificationDefaults:
     logging_nan_inf_filter: bool = _option("Hide losses that are not finite.", False)
     # Off, a resumed run forgets how long early stopping has been waiting.
     restore_callback_states_from_checkpoint: bool = _option("Resume early stopping's patience too.", True)
+    # Every parameter has a gradient in every step; looking for others costs time and draws a warning.
+    ddp_find_unused_parameters: bool | None = _option("Look for parameters without a gradient.", False)
+    log_level: str = _option("passive, debug, info, warning, error or critical: what is printed.", "passive")
     project: str = _option("Project name of the trackers.", "hindi-babylm")
     wandb_tags: list[str] | None = _option("Tags of the W&B run.")
     wandb_notes: str | None = _option("Notes on the W&B run.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, WandbCallback, WandbLogModel
 
-from hindi_babylm.training.callbacks import say
+from hindi_babylm.console import say
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -59,7 +59,7 @@ class Trackers(TrainerCallback):
             try:
                 callback = WandbTracker(self.run_ids, config) if name == "wandb" else INTEGRATION_TO_CALLBACK[name]()
             except Exception as error:  # what a missing or broken package raises, whichever it is
-                say(f"Warning: the tracker {name} is left out, metrics.jsonl has every figure: {_told(error)}")
+                warn(f"the tracker {name} is left out, metrics.jsonl has every figure: {_told(error)}")
             else:
                 self._threads.append(_TrackerThread(name, callback))
 
@@ -140,7 +140,7 @@ class _TrackerThread:
 
     def _switch_off(self, reason: str) -> None:
         self._off = True
-        say(f"Warning: the tracker {self.name} is switched off, metrics.jsonl has every figure: {reason}")
+        warn(f"the tracker {self.name} is switched off, metrics.jsonl has every figure: {reason}")
 
 
 class WandbTracker(WandbCallback):
@@ -194,8 +194,8 @@ class WandbTracker(WandbCallback):
         try:
             wandb.init(**options, settings=wandb.Settings(**limits))
         except wandb.Error as error:
-            say(
-                f"Warning: W&B opens no online run, so this one is kept offline (wandb sync uploads it): {_told(error)}"
+            warn(
+                f"W&B opens no online run, so this one is kept offline (wandb sync uploads it): {_told(error)}"
             )
             wandb.teardown()  # else the id is still in use by the attempt that failed
             # A short limit is for the server: offline there is none.
