@@ -81,13 +81,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def quiet_libraries() -> None:
-    """Silence by name what libraries say and a user can do nothing about: `SILENCED`, and bars beside ours."""
+def quiet_warnings() -> None:
+    """Silence by name what libraries say and a user can do nothing about: `SILENCED`."""
+    for message in SILENCED:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def quiet_bars() -> None:
+    """Silence the bars of libraries that would stand beside ours."""
     import datasets
     import transformers
 
-    for message in SILENCED:
-        warnings.filterwarnings("ignore", message=message)
     transformers.utils.logging.disable_progress_bar()  # of saving and loading weights: a second each
     if not shows_bars():
         datasets.disable_progress_bars()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import quiet_libraries, say, warn
+from hindi_babylm.console import quiet_bars, say, warn
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
 from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.storage import RunFolder, UserError, write_json
@@ -34,7 +34,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     arguments = recipe.training_arguments()
     recipe.check_model()
     # Only now: what is wrong with a recipe is told before the libraries that read data are imported.
-    quiet_libraries()
+    quiet_bars()
     from transformers import AutoTokenizer
 
     from hindi_babylm.modeling import build_model, count_parameters

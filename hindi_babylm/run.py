@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import say, set_level, warn
+from hindi_babylm.console import quiet_warnings, say, set_level, warn
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
@@ -66,15 +66,11 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     Raises UserError for a folder that holds another run, and for what the data show to be wrong.
     """
     from hindi_babylm.reporting import summary
-    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
 
-    set_level(recipe.training["log_level"])
-    use_all_cores()
-    keep_freed_memory()
+    _set_up(recipe)
     resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
-    is_main = os.environ.get("RANK", "0") == "0"
-    with folder.locked() if is_main else nullcontext():
+    with folder.locked() if _is_main() else nullcontext():
         state = "new" if overwrite else folder.state(recipe.resolved())
         if state == "finished":
             say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
@@ -82,11 +78,12 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
             prepared = prepare(recipe, folder, go_on=state == "unfinished")
             if not folder.training.exists():
                 train(prepared, folder, stage_epochs=_stage_epochs(recipe), config=recipe.resolved(), resume=resume)
-            if not is_main:
+            if not _is_main():
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
     results: dict[str, Any] = read_json(folder.results)
-    print(summary(results, folder=folder.path), flush=True)
+    if _is_main():
+        print(summary(results, folder=folder.path), flush=True)
     return results
 
 
@@ -182,12 +179,9 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 
     from hindi_babylm.modeling import count_parameters
     from hindi_babylm.reporting import plan_table
-    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
     from hindi_babylm.training.plan import plan, plan_stages
 
-    set_level(recipe.training["log_level"])
-    use_all_cores()
-    keep_freed_memory()
+    _set_up(recipe)
     if recipe.training.pop("resume_from_checkpoint", None) is not None:
         raise UserError("command line: --dry_run plans a whole run: leave resume_from_checkpoint out")
     with tempfile.TemporaryDirectory(prefix="hindi-babylm-plan-", ignore_cleanup_errors=True) as own:
@@ -245,6 +239,20 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
         "continuations": continue_texts(model, tokenizer, texts["test"]),
     }
     write_json(folder.results, results)
+
+
+def _set_up(recipe: Recipe) -> None:
+    """Bring console, libraries and machine into the state that the recipe and this project want."""
+    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
+
+    set_level(recipe.training["log_level"] if _is_main() else recipe.training.get("log_level_replica", "warning"))
+    quiet_warnings()
+    use_all_cores()
+    keep_freed_memory()
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _stage_epochs(recipe: Recipe) -> list[int]:

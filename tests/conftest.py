@@ -69,7 +69,7 @@ def tiny_recipe(
         },
         "training": {
             "global_batch_size": 8,
-            "num_train_epochs": 1,
+            **({} if "max_steps" in training else {"num_train_epochs": 1}),
             "learning_rate": 1e-2,
             "precision": "fp32",
             **training,

@@ -188,7 +188,7 @@ def test_only_named_warnings_are_silenced() -> None:
     assert len(messages) == len(console.SILENCED)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        console.quiet_libraries()
+        console.quiet_warnings()
         for message in [*messages, "something new"]:
             warnings.warn(message, FutureWarning, stacklevel=1)
     assert [str(warning.message) for warning in shown] == ["something new"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hindi_babylm.run import dry_run, main
+from tests.runs import command, environment
 
 WriteRecipe = Callable[..., Path]
 
@@ -136,8 +138,11 @@ def test_a_dry_run_leaves_nothing(
 
 def test_a_dry_run_that_resumes_is_refused(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
     """A checkpoint to resume from has no place in a plan, and is refused in one line."""
+    recipe = write_recipe()
+    checkpoint = recipe.with_name("x.pt")
+    checkpoint.touch()
     with pytest.raises(SystemExit) as stop:
-        main([str(write_recipe()), "--dry_run", "--resume_from_checkpoint", "x.pt"])
+        main([str(recipe), "--dry_run", "--resume_from_checkpoint", str(checkpoint)])
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
         "error: command line: --dry_run plans a whole run: leave resume_from_checkpoint out\n"
@@ -159,4 +164,22 @@ def test_memory_that_does_not_suffice_is_told(
     with pytest.raises(SystemExit) as stop:
         main([str(write_recipe()), "--dry_run"])
     assert stop.value.code == 2
-    assert "ran out of memory with per_device_train_batch_size 8: lower it" in capsys.readouterr().err
+    assert (
+        "out of memory with per_device_train_batch_size 8 and block_size 32: set per_device_train_batch_size 4"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+def test_two_processes_plan_together(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    """Two processes stop after the same step, print one table, and leave nothing behind."""
+    recipe, scratch = write_recipe(), tmp_path / "scratch"
+    scratch.mkdir()
+    words = [*command(recipe, processes=2), "--dry_run", "--per_device_train_batch_size", "2"]
+    surroundings = environment(TMPDIR=str(scratch))
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=surroundings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Dry run: nothing was trained") == done.stdout.count("Corpus: ") == 1
+    assert "find_unused_parameters" not in done.stderr
+    assert not (recipe.parent / "run").exists()
+    assert [path.name for path in scratch.iterdir() if path.name.startswith("hindi-babylm-plan")] == []

@@ -106,8 +106,8 @@ def test_sharded_run_uses_the_stock_checkpoints(write_recipe: WriteRecipe) -> No
     )
     whole, again = recipe.parent / "run", recipe.parent / "again"
     done = finish(recipe, processes=2, module="tests.fsdp_run")
-    assert "FSDP or DeepSpeed: checkpoints are transformers' sharded folders, checkpoint-{step}, and no .pt files" in (
-        done.stdout.splitlines()
+    assert "under FSDP or DeepSpeed checkpoints are transformers' folders, checkpoint-{step}, and no .pt files" in (
+        done.stderr
     )
     assert not (whole / "checkpoints").exists()
     steps = results_of(whole)["training"]["steps"]

@@ -179,7 +179,7 @@ def test_missing_package_is_left_out(
     monkeypatch.setitem(sys.modules, "wandb", None)
     recipe = write_recipe(report_to="wandb")
     main([str(recipe)])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning")]
     assert "the tracker wandb is left out" in line
     assert "pip install wandb" in line
     assert (recipe.parent / "run" / "results.json").exists()
@@ -194,7 +194,7 @@ def test_unreachable_server_makes_an_offline_run(write_recipe: WriteRecipe, wand
     )
     done = subprocess.run(command(recipe), capture_output=True, text=True, check=False, env=surroundings)
     assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Warning")]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Warning")]
     assert "W&B opens no online run, so this one is kept offline" in line
     (run,) = runs_of(wandb_folder)
     assert history(run) == figures(recipe.parent / "run" / "metrics.jsonl")
@@ -272,7 +272,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
 
 def warnings_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the warnings on stdout."""
-    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning")]
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -125,6 +125,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "logging_strategy": {"choices": ("no", "steps", "epoch")},
     "metric_for_best_model": {"choices": ("loss", "eval_loss", "perplexity", "eval_perplexity")},
     "log_level": {"choices": tuple(LEVELS)},
+    "log_level_replica": {"choices": tuple(LEVELS)},
     "precision": {"choices": ("auto", "fp32", "bf16", "fp16")},
 }
 

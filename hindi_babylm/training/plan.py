@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import IntervalStrategy
 
 from hindi_babylm.console import bar
-from hindi_babylm.storage import UserError
+from hindi_babylm.training.advice import out_of_memory_told
 from hindi_babylm.training.callbacks import Console
 from hindi_babylm.training.export import seen
 from hindi_babylm.training.interruption import Interruption
@@ -36,13 +36,9 @@ def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
         trainer.remove_callback(other)
     trainer.add_callback(timer)
     args.eval_on_start = False
-    try:
+    blocks: Any = trainer.train_dataset
+    with out_of_memory_told(args, block_size=blocks.block_size):
         trainer.train()
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the first steps of the plan ran out of memory with per_device_train_batch_size "
-            f"{args.per_device_train_batch_size}: lower it (the global batch stays), or set gradient_checkpointing"
-        ) from error
     assert trainer.train_sampler is not None
     steps = trainer.state.max_steps
     steps_per_epoch = -(-len(trainer.train_sampler) // args.global_batch_size)

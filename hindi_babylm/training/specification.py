@@ -22,22 +22,18 @@ class SpecificationDefaults:
     )
     num_train_epochs: float = _option("Passes over the training blocks.", 10.0)
     learning_rate: float = _option("Peak learning rate of AdamW.", 3e-4)
-    muon_learning_rate: float | None = _option("Peak rate of Muon for the hidden matrices. Default: AdamW trains all.")
+    muon_learning_rate: float | None = _option("Peak rate of Muon for hidden matrices. Default: off.")
     weight_decay: float = _option("Decoupled decay of the matrices.", 0.01)
     lr_scheduler_type: str = _option("linear, cosine, constant_with_warmup, ...", "linear")
     warmup_steps: float = _option(
         "Linear warmup in steps, at most a tenth of the run; below 1 a share of all steps.", 1000.0
     )
     precision: str = _option("auto, fp32, bf16 or fp16; auto follows accelerate launch, else the machine.", "auto")
-    early_stopping_patience: int | None = _option(
-        "Stop after so many evaluations without a better one. Default: never."
-    )
+    early_stopping_patience: int | None = _option("Evaluations without a better one. Default: no end.")
     eval_strategy: str = _option("no, steps (eval_steps) or epoch.", "epoch")
     save_strategy: str = _option("no, steps (save_steps), epoch or best.", "epoch")
     save_total_limit: int | None = _option("Checkpoints to keep besides the best one.", 2)
-    load_best_model_at_end: bool | None = _option(
-        "Export the best model, not the last one. Default: where the run evaluates."
-    )
+    load_best_model_at_end: bool | None = _option("Export the best model, not the last one.")
     metric_for_best_model: str | None = _option("loss or perplexity.", "loss")
     logging_steps: float = _option("Steps between transfers; each step is logged.", 10)
     # The stock filter hides a NaN loss behind an average and synchronises the device at every step.
@@ -46,7 +42,7 @@ class SpecificationDefaults:
     restore_callback_states_from_checkpoint: bool = _option("Resume early stopping's patience too.", True)
     # Every parameter has a gradient in every step; looking for others costs time and draws a warning.
     ddp_find_unused_parameters: bool | None = _option("Look for parameters without a gradient.", False)
-    log_level: str = _option("passive, debug, info, warning, error or critical: what is printed.", "passive")
+    log_level: str = _option("What is printed, from debug to critical.", "passive")
     project: str = _option("Project name of the trackers.", "hindi-babylm")
     wandb_tags: list[str] | None = _option("Tags of the W&B run.")
     wandb_notes: str | None = _option("Notes on the W&B run.")

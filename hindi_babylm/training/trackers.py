@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, WandbCallback, WandbLogModel
 
-from hindi_babylm.console import say
+from hindi_babylm.console import warn
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -194,9 +194,7 @@ class WandbTracker(WandbCallback):
         try:
             wandb.init(**options, settings=wandb.Settings(**limits))
         except wandb.Error as error:
-            warn(
-                f"W&B opens no online run, so this one is kept offline (wandb sync uploads it): {_told(error)}"
-            )
+            warn(f"W&B opens no online run, so this one is kept offline (wandb sync uploads it): {_told(error)}")
             wandb.teardown()  # else the id is still in use by the attempt that failed
             # A short limit is for the server: offline there is none.
             wandb.init(**options, settings=wandb.Settings(**limits | {"init_timeout": PATIENCE}), mode="offline")
