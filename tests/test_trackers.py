@@ -101,6 +101,7 @@ def test_offline_wandb_run_reads_as_metrics_jsonl(
 ) -> None:
     """Project, name, tags, notes, recipe, every figure and, when asked for, final_model stand in the offline run."""
     monkeypatch.setenv("WANDB_LOG_MODEL", "end")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     recipe = write_recipe(
         report_to="wandb",
         project="hindi",
@@ -108,7 +109,6 @@ def test_offline_wandb_run_reads_as_metrics_jsonl(
         wandb_tags=["tiny", "test"],
         wandb_notes="Two epochs.",
         num_train_epochs=2,
-        hub_token="hf_secret",
     )
     main([str(recipe)])
     folder = recipe.parent / "run"
