@@ -137,6 +137,8 @@ ELSEWHERE = {
     "restore_callback_states_from_checkpoint": "below",
     **dict.fromkeys(("project", "wandb_tags", "wandb_notes"), "test_trackers.py"),
     "fsdp": "test_processes.py",
+    "ddp_find_unused_parameters": "test_plan.py",
+    "log_level": "test_console.py",
 }
 
 
