@@ -13,7 +13,11 @@ CONFIDENCE = 0.95
 
 
 def perplexity(nll: float, units: float) -> float:
-    """Return exp(`nll` / `units`) for a total `nll` in nats over `units` tokens or words; inf past float range."""
+    """Return exp(`nll` / `units`) for a total `nll` in nats over `units` tokens or words; inf past float range.
+
+    >>> round(perplexity(3 * math.log(50), 3), 9)  # three tokens, each as likely as one of 50
+    50.0
+    """
     try:
         return math.exp(nll / units)
     except OverflowError:
@@ -35,6 +39,10 @@ def bootstrap_interval(
     """Return the 95 % percentile interval of sum(numerators) / sum(denominators), resampling the items.
 
     An item is what was drawn independently: a document, a minimal pair (Efron 1979).
+
+    >>> low, high = bootstrap_interval([9.0, 11.0, 10.0, 14.0], [5, 5, 5, 5])  # nats and tokens of four documents
+    >>> low < 44 / 20 < high
+    True
     """
     import numpy as np
 
@@ -56,6 +64,10 @@ def token_perplexity_metric() -> "Metric":
     """Return an `evaluate.Metric` over `nll` (nats) and `tokens` of each row, which needs no network.
 
     Loading `evaluate` takes seconds, so it happens here and not at import.
+
+    >>> figures = token_perplexity_metric().compute(predictions=[2.0, 4.0], references=[1, 2])
+    >>> print(figures["loss"], round(figures["perplexity"], 3))
+    2.0 7.389
     """
     import datasets
     import evaluate

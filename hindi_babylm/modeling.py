@@ -58,6 +58,13 @@ def build_model(
 
     Raises UserError for a field that the config class does not have or a value that it refuses, and for positions
     shorter than `block_size`.
+
+    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> tokenizer = train_tokenizer(["राम घर गया"], vocab_size=512)
+    >>> size = {"n_layer": 2, "n_embd": 64, "n_head": 2}
+    >>> model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=32, model_config=size)
+    >>> print(type(model).__name__, model.config.n_positions, model.config.vocab_size == len(tokenizer))
+    GPT2LMHeadModel 32 True
     """
     from transformers import set_seed
 
@@ -135,7 +142,14 @@ def _refusal_told(config_class: str) -> Iterator[None]:
 
 
 def count_parameters(model: "nn.Module") -> int:
-    """Count the parameters of `model`, tied ones once."""
+    """Count the parameters of `model`, tied ones once.
+
+    >>> from torch import nn
+    >>> embedding, output = nn.Embedding(100, 8), nn.Linear(8, 100, bias=False)
+    >>> output.weight = embedding.weight
+    >>> count_parameters(nn.Sequential(embedding, output))
+    800
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -41,10 +41,18 @@ def split_aksharas(text: str) -> list[str]:
 
 
 def count_aksharas(text: str) -> int:
-    """Count the orthographic syllables of `text`, whitespace left out."""
+    """Count the orthographic syllables of `text`, whitespace left out.
+
+    >>> count_aksharas("क्षत्रिय है।")
+    5
+    """
     return len(split_aksharas(text))
 
 
 def count_bytes(text: str) -> int:
-    """Count the UTF-8 bytes of `text`."""
+    """Count the UTF-8 bytes of `text`.
+
+    >>> count_bytes("घर"), count_bytes("ghar")
+    (6, 4)
+    """
     return len(text.encode("utf-8"))

@@ -26,7 +26,7 @@ class TokenStore:
     """The tokens of documents in one flat array, with an EOS after each document.
 
     `tokens (n,)` is memory-mapped uint16, or uint32 for vocabularies past 65,536; document `i` with its EOS is
-    `tokens[offsets[i]:offsets[i + 1]]`, and `words[i]` counts its words.
+    `tokens[offsets[i]:offsets[i + 1]]`, and `words[i]` counts its words. An example is at `write`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -61,6 +61,15 @@ class TokenStore:
         """Encode `texts` in order into a store at `path`; no token is dropped and none truncated.
 
         Raises UserError for a tokenizer without an EOS token or without the fast backend.
+
+        >>> from hindi_babylm.tokenization import train_tokenizer
+        >>> texts = ["राम घर गया", "सीता ने आम खाया"]
+        >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
+        >>> store = TokenStore.write("tokens/train", texts=texts, words=[3, 4], tokenizer=tokenizer)
+        >>> print(len(store), store.lengths().tolist())  # documents, and the tokens of each with its EOS
+        2 [4, 5]
+        >>> tokenizer.decode(store.document(1))
+        'सीता ने आम खाया'
         """
         if not tokenizer.is_fast or tokenizer.eos_token_id is None:
             lack = "eos token" if tokenizer.is_fast else "fast backend"
@@ -154,6 +163,16 @@ def pack(store: TokenStore, *, block_size: int) -> Blocks:
     """Cut a token store into blocks of `block_size` tokens.
 
     Raises UserError when the store is too small for one prediction.
+
+    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> texts = ["राम घर गया", "सीता ने आम खाया"]
+    >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
+    >>> store = TokenStore.write("tokens/train", texts=texts, words=[3, 4], tokenizer=tokenizer)
+    >>> blocks = pack(store, block_size=6)  # of 9 tokens; a block shares its first with the one before
+    >>> [tokenizer.decode(blocks[index]["input_ids"]) for index in range(len(blocks))]
+    ['राम घर गया</s>सीता ने', ' ने आम खाया</s></s></s>']
+    >>> print(blocks[1]["labels"].tolist()[-2:], blocks.tokens().tolist())  # of padding, and the predicted tokens
+    [-100, -100] [5, 3]
     """
     return Blocks(store, block_size)
 

@@ -36,6 +36,13 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block ends, so that `path` is absent or whole.
 
     The file is flushed to the disk before it takes its final name; on an error nothing is left behind.
+
+    >>> with write_atomically("notes/first.txt") as temporary:
+    ...     _ = temporary.write_text("नमस्ते", encoding="utf-8")
+    ...     print(Path("notes/first.txt").exists())
+    False
+    >>> print(Path("notes/first.txt").read_text(encoding="utf-8"))
+    नमस्ते
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +127,12 @@ def _fsync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of one run."""
+    """The paths of one run.
+
+    >>> folder = RunFolder(Path("runs/base"))
+    >>> print(folder.results.as_posix(), folder.state({}))
+    runs/base/results.json new
+    """
 
     path: Path
 

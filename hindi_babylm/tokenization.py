@@ -34,6 +34,13 @@ def train_tokenizer(
     text; `decode(encode(text))` is the NFC form of `text`.
 
     Raises UserError when `vocab_size` cannot hold the bytes and special tokens.
+
+    >>> texts = ["राम ने आम खाया ।", "सीता ने पानी पिया ।", "राम घर गया ।"] * 10
+    >>> tokenizer = train_tokenizer(texts, vocab_size=512, max_length=128)
+    >>> tokenizer.tokenize("सीता ने आम खाया")
+    ['सीता', ' ने', ' आम', ' खाया']
+    >>> tokenizer.decode(tokenizer.encode("शेर ने आम खाया"))  # a word with characters that it has never seen
+    'शेर ने आम खाया'
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -98,6 +105,10 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     """Open an existing tokenizer by folder or hub id.
 
     Raises UserError, with the reason, when it cannot be opened.
+
+    >>> _ = train_tokenizer(["राम घर गया ।"], vocab_size=512).save_pretrained("mine")
+    >>> load_tokenizer("mine").eos_token
+    '</s>'
     """
     from transformers import AutoTokenizer
 
@@ -110,7 +121,12 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
 
 
 def tokenizer_report(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> dict[str, float]:
-    """Measure `tokenizer` on `texts`: tokens per word, bytes per token, and the share of texts that come back whole."""
+    """Measure `tokenizer` on `texts`: tokens per word, bytes per token, and the share of texts that come back whole.
+
+    >>> tokenizer = train_tokenizer(["राम घर गया", "सीता घर गई"] * 10, vocab_size=512)
+    >>> tokenizer_report(tokenizer, ["राम घर गया", "सीता घर गई"])
+    {'tokens_per_word': 1.0, 'bytes_per_token': 8.666666666666666, 'round_trip': 1.0}
+    """
     tokens = words = size = whole = 0
     for text in track(texts, "Measuring tokenizer", "documents"):
         ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids

@@ -36,6 +36,13 @@ def load_source(source: Mapping[str, Any]) -> "Dataset":
     "line" or "document"; of several files each is one work, of a single file each document.
 
     Raises UserError, naming the source, when nothing is there or the text column is missing.
+
+    >>> _ = Path("kahani.txt").write_text("राम घर गया ।\\n\\nसीता ने आम खाया ।", encoding="utf-8")
+    >>> documents = load_source({"path": "kahani.txt"})
+    >>> print(*documents["text"], sep=" / ")
+    राम घर गया । / सीता ने आम खाया ।
+    >>> print(documents[0]["source"], documents[0]["words"], documents[0]["aksharas"])
+    kahani.txt 4 7
     """
     import datasets
 

@@ -30,6 +30,12 @@ def build_corpus(
     split to another. Returns documents with columns `text, source, document_id, work, words, bytes, aksharas`.
 
     Raises UserError when a source cannot be read or a split would be empty.
+
+    >>> texts, ledger = build_corpus(sources=[{"bundled": "pratham_storyweaver"}], max_words=50_000)
+    >>> print({split: len(documents) for split, documents in texts.items()})
+    {'train': 68, 'validation': 5, 'test': 7}
+    >>> print(ledger.words("train"), ledger.words(), ledger.dropped["max_words"]["documents"])
+    41647 49088 45
     """
     import datasets
 

@@ -11,7 +11,13 @@ NO_CURRICULUM = "none"
 
 
 def sort_by_difficulty(documents: "Dataset", *, curriculum: str, seed: int = 0) -> "Dataset":
-    """Return the documents, columns `text, words`, from easy to hard; equals keep their order."""
+    """Return the documents, columns `text, words`, from easy to hard; equals keep their order.
+
+    >>> from datasets import Dataset
+    >>> documents = Dataset.from_dict({"text": ["सीता ने आम खाया", "राम घर गया"], "words": [4, 3]})
+    >>> print(*sort_by_difficulty(documents, curriculum="length")["text"], sep=" / ")
+    राम घर गया / सीता ने आम खाया
+    """
     import numpy as np
 
     return documents.select(np.argsort(DIFFICULTIES[curriculum](documents, seed), kind="stable"))

@@ -19,6 +19,13 @@ class CurriculumSampler(Sampler[int]):
     as many stages of equal size, and stage `i` has the next `stage_epochs[i]` epochs, shuffled within the stage
     (specification, "Curriculum Learning": thirds for 3, 4 and 3 epochs). Raises UserError for fewer blocks than
     stages.
+
+    >>> words = np.array([90, 95, 100, 110])  # of blocks that were packed from easy to hard
+    >>> sampler = CurriculumSampler(words, seed=42, stage_epochs=[2, 1])
+    >>> [sorted(sampler.order(epoch).tolist()) for epoch in range(3)]
+    [[0, 1], [0, 1], [2, 3]]
+    >>> sampler.words_seen(rows=4)  # after two epochs of two rows
+    370.0
     """
 
     def __init__(

@@ -30,6 +30,11 @@ def load_pairs(path: Path) -> list[Pair]:
     """Read a TSV with the columns `sen`, `wrong_sen` and, where known, `phenomenon`.
 
     Raises UserError for a missing file or column.
+
+    >>> lines = ["phenomenon\\tsen\\twrong_sen", "number\\tलड़के घर हैं\\tलड़के घर है"]
+    >>> _ = Path("pairs.tsv").write_text("\\n".join(lines), encoding="utf-8")
+    >>> load_pairs(Path("pairs.tsv"))
+    [Pair(phenomenon='number', good='लड़के घर हैं', bad='लड़के घर है')]
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -76,6 +81,16 @@ def score_pairs(
     they are equal. The model must be in fp32: half precision makes ties.
 
     Raises UserError when a sentence does not fit into `block_size`: a truncated pair may have lost its difference.
+
+    >>> from hindi_babylm.modeling import build_model
+    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> tokenizer = train_tokenizer(["लड़का है", "लड़के हैं"] * 10, vocab_size=512)
+    >>> size = {"n_layer": 1, "n_embd": 32, "n_head": 2}
+    >>> model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=16, model_config=size)
+    >>> pairs = [Pair("number", good="लड़के हैं", bad="लड़के है")]
+    >>> scores = score_pairs(model, tokenizer, pairs, block_size=16)
+    >>> scores["macro"]["value"] in (0.0, 50.0, 100.0), scores["phenomena"]["number"]["pairs"]
+    (True, 1)
     """
     encoded = encode_pairs(tokenizer, pairs, block_size=block_size)
     assert isinstance(tokenizer.eos_token_id, int)

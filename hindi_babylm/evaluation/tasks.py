@@ -17,7 +17,18 @@ CONTINUATION_TOKENS = 48
 
 
 def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """Open an exported folder as anybody would, in fp32, on the GPU where there is one."""
+    """Open an exported folder as anybody would, in fp32, on the GPU where there is one.
+
+    >>> from hindi_babylm.modeling import build_model
+    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> tokenizer = train_tokenizer(["राम घर गया"], vocab_size=512)
+    >>> size = {"n_layer": 1, "n_embd": 32, "n_head": 2}
+    >>> build_model(architecture="gpt2", tokenizer=tokenizer, block_size=16, model_config=size).save_pretrained("tiny")
+    >>> _ = tokenizer.save_pretrained("tiny")
+    >>> model, tokenizer = load_final_model(Path("tiny"))
+    >>> print(type(model).__name__, model.dtype, tokenizer.eos_token)
+    GPT2LMHeadModel torch.float32 </s>
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -36,7 +47,27 @@ def evaluate_model(
     block_size: int,
     tasks: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`."""
+    """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`.
+
+    >>> from datasets import Dataset
+    >>> from hindi_babylm.modeling import build_model
+    >>> from hindi_babylm.packing import TokenStore
+    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> texts = ["राम घर गया", "सीता ने आम खाया"]
+    >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
+    >>> store = TokenStore.write("tokens/test", texts=texts, words=[3, 4], tokenizer=tokenizer)
+    >>> size = {"n_layer": 1, "n_embd": 32, "n_head": 2}
+    >>> model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=16, model_config=size)
+    >>> documents = Dataset.from_dict({"text": texts, "source": ["mine", "mine"], "work": ["1", "2"]})
+    >>> figures = evaluate_model(
+    ...     model, tokenizer, splits={"test": (store, documents)}, train_store=store, block_size=16, tasks=[]
+    ... )
+    >>> # Fresh weights guess: the perplexity is about the size of the vocabulary.
+    >>> 0.8 < figures["test"]["perplexity"] / len(tokenizer) < 1.2
+    True
+    >>> sorted(figures["test"]["bits_per_byte"]), figures["test"]["words"]
+    (['high', 'low', 'value'], 7)
+    """
     from hindi_babylm.evaluation.minimal_pairs import load_pairs, score_pairs
     from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll
 
@@ -79,7 +110,7 @@ def continue_texts(
 ) -> list[dict[str, str]]:
     """Continue the first words of `count` documents, one a source where there are enough: prompt and continuation.
 
-    Sampled with nucleus 0.9 (Holtzman et al. 2020) under a fixed seed.
+    Sampled with nucleus 0.9 (Holtzman et al. 2020) under a fixed seed. What comes out: README.md, "What comes out".
     """
     from transformers import set_seed
 

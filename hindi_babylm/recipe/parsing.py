@@ -45,6 +45,11 @@ def parse_recipe(path: str | Path, flags: Sequence[str] = ()) -> Recipe:
 
     Precedence: default < recipe < flag. Raises UserError, one line with file, section, key, value and the way out,
     for anything unknown, of a wrong type, out of range or in contradiction to another key.
+
+    >>> _ = Path("mine.json").write_text('{"model": {"block_size": 128}}', encoding="utf-8")
+    >>> recipe = parse_recipe("mine.json", ["--learning_rate", "1e-3"])
+    >>> print(recipe.model.block_size, recipe.training["learning_rate"], recipe.training["num_train_epochs"])
+    128 0.001 10.0
     """
     return _parse(Path(path), _read_flags(flags))
 

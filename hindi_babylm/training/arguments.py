@@ -17,6 +17,10 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
     """Add the specification's defaults to `TrainingArguments`; see `SpecificationDefaults` for the fields.
 
     Raises ValueError for a batch that does not divide and a precision that the machine does not have.
+
+    >>> arguments = HindiTrainingArguments(output_dir="runs/mine", per_device_train_batch_size=8, precision="fp32")
+    >>> arguments.global_batch_size, arguments.gradient_accumulation_steps  # on one process
+    (32, 4)
     """
 
     def __post_init__(self) -> None:

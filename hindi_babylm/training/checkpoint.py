@@ -37,7 +37,12 @@ _NUMBERED = re.compile(r"checkpoint_(?:epoch|step)_(\d+)\.pt")
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write `checkpoint` so that the file under its final name is always whole."""
+    """Write `checkpoint` so that the file under its final name is always whole.
+
+    >>> save_checkpoint(Path("checkpoint_epoch_1.pt"), {"epoch": 1, "val_loss": 3.9856})
+    >>> read_checkpoint("checkpoint_epoch_1.pt")["val_loss"]
+    3.9856
+    """
     with write_atomically(path) as temporary:
         torch.save({"format": FORMAT, **checkpoint}, temporary)
 
@@ -67,7 +72,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     """Return the model of a checkpoint, ready for use, and the tokenizer of its run folder.
 
-    Raises UserError for a file that is no checkpoint of ours, or one that was moved out of its run folder.
+    Raises UserError for a file that is no checkpoint of ours, or one that was moved out of its run folder. An example:
+    README.md, "The results in Python".
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

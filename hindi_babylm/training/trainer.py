@@ -66,7 +66,7 @@ class HindiLanguageModelTrainer(Trainer):
 
     `trainer.metrics` holds the lists `train_loss, val_loss, perplexity, learning_rate`, one entry an evaluation;
     `config` is stored in every checkpoint. With `train_sampler` the order of rows is its own, and every log says
-    how many words were seen.
+    how many words were seen. An example: README.md, "The pipeline in Python".
     """
 
     args: HindiTrainingArguments
