@@ -64,6 +64,13 @@ def test_the_other_commands_name_what_is_there() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "pip install tox && tox"
 
 
+def test_the_pipeline_fits_a_notebook_cell() -> None:
+    """From text to a saved model it takes 20 lines of code, imports aside."""
+    (block,) = [text for text in PYTHON if "train_tokenizer" in text]
+    imports = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
+    assert len([line for line in block.splitlines() if line]) - len(imports) <= 20
+
+
 def test_python_blocks_run_as_written(checkout: Path, corpus_file: Path) -> None:
     """Each block of Python runs in a notebook of its own, in a folder with the runs that it reads."""
     assert len(PYTHON) == 3

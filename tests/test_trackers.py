@@ -13,7 +13,6 @@ import pytest
 import torch
 import wandb
 from transformers import TrainerCallback
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from wandb.proto import wandb_internal_pb2
 
 from hindi_babylm.run import main
@@ -21,7 +20,7 @@ from hindi_babylm.training import trackers
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import MetricsFile
 from hindi_babylm.training.interruption import Interruption
-from hindi_babylm.training.trackers import check_trackers
+from hindi_babylm.training.trackers import TRACKERS, check_trackers
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.runs import command, environment
 from tests.test_interruption import signalling_at
@@ -247,7 +246,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
 
     def run(act: Callable[[str], None], *callbacks: TrainerCallback) -> tuple[HindiLanguageModelTrainer, Recorder]:
         recorder = Recorder(act)
-        monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "flyte", lambda: recorder)
+        monkeypatch.setitem(TRACKERS, "flyte", lambda: recorder)
         arguments = HindiTrainingArguments(
             output_dir=str(tmp_path / "run"),
             precision="fp32",
@@ -352,7 +351,7 @@ def test_unknown_tracker_is_refused() -> None:
     with pytest.raises(ValueError, match=r"there are none, .*wandb"):
         check_trackers("xyz")
     check_trackers(None)
-    check_trackers(list(INTEGRATION_TO_CALLBACK))
+    check_trackers(list(TRACKERS))
 
 
 def test_upload_of_checkpoints_is_refused(

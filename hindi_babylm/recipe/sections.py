@@ -1,6 +1,7 @@
 """The sections of a recipe and their keys, with help, default and range; importable without transformers."""
 
 import dataclasses
+from collections import ChainMap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,9 @@ class CurriculumSection:
     """The order in which the blocks are trained on."""
 
     curriculum: str = _option(
-        ", ".join([NO_CURRICULUM, *DIFFICULTIES]) + ".", NO_CURRICULUM, choices=(NO_CURRICULUM, *DIFFICULTIES)
+        ", ".join([NO_CURRICULUM, *DIFFICULTIES]) + ".",
+        NO_CURRICULUM,
+        choices=ChainMap(DIFFICULTIES, {NO_CURRICULUM: None}),  # a view: one that is registered later is a choice too
     )
     stage_epochs: list[int] = _option("Epochs of each stage, the easiest first.", [3, 4, 3], low=1)
 

@@ -25,12 +25,12 @@ WANDB_FINISH_TIMEOUT = {False: 45.0, True: 600.0}  # seconds, without and with a
 
 
 def check_trackers(names: str | Sequence[str] | None) -> None:
-    """Raise ValueError for a tracker that transformers does not know and an upload that is not possible."""
+    """Raise ValueError for a tracker that is not in `TRACKERS`, and for an upload that is not possible."""
     names = [names] if isinstance(names, str) else names or []
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            close = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, 1)
-            known = ", ".join(["none", *INTEGRATION_TO_CALLBACK])
+        if name not in TRACKERS:
+            close = difflib.get_close_matches(name, TRACKERS, 1)
+            known = ", ".join(["none", *TRACKERS])
             meant = f"did you mean {close[0]!r}?" if close else f"there are {known}"
             raise ValueError(f"unknown tracker {name!r}; {meant}")
     if "wandb" in names and os.environ.get("WANDB_LOG_MODEL", "").lower() == WandbLogModel.CHECKPOINT:
@@ -57,7 +57,7 @@ class Trackers(TrainerCallback):
         self._threads: list[_TrackerThread] = []
         for name in self._names if args.process_index == 0 else []:
             try:
-                callback = WandbTracker(self.run_ids, config) if name == "wandb" else INTEGRATION_TO_CALLBACK[name]()
+                callback = WandbTracker(self.run_ids, config) if name == "wandb" else TRACKERS[name]()
             except Exception as error:  # what a missing or broken package raises, whichever it is
                 warn(f"the tracker {name} is left out, metrics.jsonl has every figure: {_told(error)}")
             else:
@@ -203,3 +203,7 @@ class WandbTracker(WandbCallback):
 def _told(error: Exception) -> str:
     """Return the type and the first line of an error."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+# Name in `report_to` -> callback. W&B's stands for the run that `WandbTracker` opens.
+TRACKERS: dict[str, Callable[[], TrainerCallback]] = {**INTEGRATION_TO_CALLBACK}
