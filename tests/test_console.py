@@ -1,6 +1,5 @@
 """What a person sees: bars on a terminal, plain lines without one, and nothing wider than 80 columns."""
 
-import doctest
 import json
 import os
 import re
@@ -192,10 +191,3 @@ def test_only_named_warnings_are_silenced() -> None:
         for message in [*messages, "something new"]:
             warnings.warn(message, FutureWarning, stacklevel=1)
     assert [str(warning.message) for warning in shown] == ["something new"]
-
-
-def test_doctests() -> None:
-    """The examples of the module are right."""
-    outcome = doctest.testmod(console)
-    assert outcome.attempted
-    assert not outcome.failed

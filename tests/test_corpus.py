@@ -1,6 +1,5 @@
 import bz2
 import csv
-import doctest
 import functools
 import gzip
 import io
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hindi_babylm.corpus import sources, splits
+from hindi_babylm.corpus import sources
 from hindi_babylm.corpus.ledger import Ledger
 from hindi_babylm.corpus.sources import BUNDLED_CORPUS, load_source
 from hindi_babylm.corpus.splits import build_corpus, split_of
@@ -109,13 +108,6 @@ def one_line(error: UserError) -> str:
     assert len(str(error).splitlines()) == 1
     assert str(error).startswith("corpus: ")
     return str(error)
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    outcome = doctest.testmod(splits)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -1,6 +1,5 @@
 """Perplexity of documents and minimal pairs, against loops that know nothing of batches or windows."""
 
-import doctest
 import math
 from pathlib import Path
 from typing import Any
@@ -232,8 +231,3 @@ def test_bundled_pairs_are_560_of_five_phenomena() -> None:
         good, bad = pair.good.split(), pair.bad.split()
         assert len(good) == len(bad)
         assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    assert doctest.testmod(perplexity_module).failed == 0

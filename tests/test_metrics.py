@@ -1,4 +1,3 @@
-import doctest
 import math
 from pathlib import Path
 
@@ -7,15 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hindi_babylm import metrics
 from hindi_babylm.metrics import bits_per_unit, bootstrap_interval, perplexity, token_perplexity_metric
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    outcome = doctest.testmod(metrics)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize("size", [2, 10, 32_000])

@@ -1,23 +1,14 @@
-import doctest
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hindi_babylm import orthography
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words, normalize, split_aksharas
 
 COMPOSITION_EXCLUSIONS = [chr(code) for code in range(0x0958, 0x0960)]
 DEVANAGARI = "".join(chr(code) for code in range(0x0900, 0x0980))
 hindi_text = st.text(alphabet=DEVANAGARI + " \n\t.?a1\u200c\u200d\u0964", max_size=40)
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    outcome = doctest.testmod(orthography)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize(

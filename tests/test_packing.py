@@ -1,4 +1,3 @@
-import doctest
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hindi_babylm import packing
 from hindi_babylm.packing import ENCODE_BATCH, IGNORED, PADDING, Blocks, TokenStore, pack
 from hindi_babylm.storage import UserError, write_json
 from hindi_babylm.tokenization import train_tokenizer
@@ -48,11 +46,6 @@ def handmade(folder: Path, documents: list[list[int]], words: list[int]) -> Toke
     np.save(folder / "words.npy", np.asarray(words, dtype=np.int64))
     write_json(folder / "store.json", {"format": 1, "dtype": "uint16", "eos_token_id": EOS})
     return TokenStore(folder)
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    assert doctest.testmod(packing).failed == 0
 
 
 @pytest.mark.parametrize("copies", [1, 2 * ENCODE_BATCH // len(TEXTS) + 1])

@@ -1,5 +1,4 @@
 import dataclasses
-import doctest
 import json
 import os
 import subprocess
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from hindi_babylm.evaluation.tasks import TASKS
-from hindi_babylm.recipe import checking, conflicts, listing, parsing, refused, sections
+from hindi_babylm.recipe import sections
 from hindi_babylm.recipe.listing import run_help, training_help
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.recipe.refused import REFUSED
@@ -32,12 +31,6 @@ def parse(recipe: Any, *flags: str) -> Recipe:
     text = recipe if isinstance(recipe, str) else json.dumps(recipe)
     Path("r.json").write_text(text, encoding="utf-8")
     return parse_recipe("r.json", flags)
-
-
-@pytest.mark.parametrize("module", [sections, checking, conflicts, refused, parsing, listing])
-def test_doctests(module: Any) -> None:
-    """The examples in the docstrings hold."""
-    assert doctest.testmod(module).failed == 0
 
 
 def test_precedence_is_default_then_recipe_then_flag() -> None:

@@ -1,4 +1,3 @@
-import doctest
 import hashlib
 import json
 import os
@@ -7,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hindi_babylm import storage
 from hindi_babylm.storage import (
     RunFolder,
     UserError,
@@ -29,11 +27,6 @@ def fail_half_way(path: Path, error: type[BaseException] = RuntimeError, leftove
     if leftovers is not None:
         leftovers.append(path)
     raise error
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    assert doctest.testmod(storage).failed == 0
 
 
 def test_write_replaces_the_file_when_the_block_ends(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import doctest
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hindi_babylm import tokenization
 from hindi_babylm.orthography import normalize
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization import (
@@ -85,11 +83,6 @@ def pieces(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[str]:
     """Return the pieces that the pre-tokenizer cuts a text into."""
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(normalize(text))]
-
-
-def test_doctests() -> None:
-    """The examples in the docstrings hold."""
-    assert doctest.testmod(tokenization).failed == 0
 
 
 @pytest.mark.parametrize("text", [*SOME_TEXTS, *AWKWARD, *SPECIAL_STRINGS], ids=repr)
