@@ -2,11 +2,10 @@
 
 import dataclasses
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,13 @@ from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
 from hindi_babylm.recipe.sections import Recipe
+from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
-
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues the run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,31 +31,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         sys.stdout.write((training_help() if "training" in words else run_help()) + "\n")
         return
-    with exit_on_user_error():
-        recipe, switches = parse_command_line(words)
-        with exit_on_signal():
-            if "dry_run" in switches:
-                dry_run(recipe)
-            else:
-                run(recipe, overwrite="overwrite" in switches)
-
-
-@contextmanager
-def exit_on_signal() -> Iterator[None]:
-    """Let SIGTERM, SIGINT and SIGUSR1 end the stages before and after the training with code 75; it has its own way."""
-
-    def leave(number: int, frame: Any) -> None:
-        say(f"Interrupted by {signal.Signals(number).name}; the same command continues.")
-        raise SystemExit(EXIT_INTERRUPTED)
-
-    from hindi_babylm.training.interruption import interruption_signals
-
-    before = {number: signal.signal(number, leave) for number in interruption_signals()}
+    told = ""  # what follows from an interruption at this moment
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with exit_on_user_error(), exit_on_signal():
+            recipe, switches = parse_command_line(words)
+            if "dry_run" in switches:
+                told = " Nothing was trained."
+                dry_run(recipe)
+                return
+            restarting = [name for name in ("overwrite", "resume_from_checkpoint") if f"--{name}" in words]
+            if restarting and int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+                # The queue starts a job again with the words of its first start.
+                recipe.training.pop("resume_from_checkpoint", None)
+                switches, restarting = switches - {"overwrite"}, []
+            without = f" without --{' and --'.join(restarting)}" if restarting else ""
+            told = f" The same command{without} continues."
+            run(recipe, overwrite="overwrite" in switches)
+    except SystemExit as stop:
+        if stop.code == EXIT_INTERRUPTED:
+            say(f"Interrupted.{told}")
+        raise
 
 
 def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
@@ -70,8 +63,15 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     _set_up(recipe)
     resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
+    if resume and overwrite and Path(resume).resolve().is_relative_to(folder.path.resolve()):
+        raise UserError(f"command line: --overwrite would delete --resume_from_checkpoint {resume}: leave one out")
     with folder.locked() if _is_main() else nullcontext():
         state = "new" if overwrite else folder.state(recipe.resolved())
+        if resume and state != "new" and folder.training.exists():
+            raise UserError(
+                f"{folder.path} has done its training: --resume_from_checkpoint would have no effect: leave it out, or "
+                "choose another --output_dir"
+            )
         if state == "finished":
             say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
         else:
@@ -104,8 +104,9 @@ def train(
     from hindi_babylm.storage import sha256
     from hindi_babylm.training.advice import Advice, out_of_memory_told
     from hindi_babylm.training.callbacks import MetricsFile
-    from hindi_babylm.training.checkpoint import newest_checkpoint, newest_sharded_checkpoint
+    from hindi_babylm.training.checkpoint import newest_checkpoint
     from hindi_babylm.training.export import export
+    from hindi_babylm.training.sharded import newest_sharded_checkpoint
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     callbacks = [MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)]
@@ -136,11 +137,13 @@ def train(
         say(f"Resuming from {resume}")
     with out_of_memory_told(arguments, block_size=blocks.block_size):
         trainer.train(resume)
-    if trainer.interrupted:
+    if trainer.interruption.agreed:
         if trainer.is_world_process_zero():
-            say(f"Interrupted by a signal after step {trainer.state.global_step}; the same command continues.")
+            say(f"Stopped after step {trainer.state.global_step}.")
         raise SystemExit(EXIT_INTERRUPTED)
     export(trainer, folder)
+    if trainer.interruption.asked:  # after the last step, when there was nothing left to stop
+        raise SystemExit(EXIT_INTERRUPTED)
 
 
 def make_trainer(

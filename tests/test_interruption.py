@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -37,7 +38,7 @@ def test_signal_writes_a_checkpoint_and_the_same_command_continues(write_recipe:
     process.send_signal(getattr(signal, name))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75, output
-    assert "the same command continues" in output
+    assert "Interrupted. The same command continues." in output
     (checkpoint,) = (recipe.parent / "stopped" / "checkpoints").glob("checkpoint_step_*.pt")
     step = torch.load(checkpoint, weights_only=True)["step"]
     assert 0 < step < results_of(recipe.parent / "run")["training"]["steps"]
@@ -205,7 +206,107 @@ def test_signal_outside_of_the_training_ends_the_run_in_order(
         with pytest.raises(SystemExit) as ended:
             main([str(copy)])
     assert ended.value.code == 75
-    assert "Interrupted by SIGTERM; the same command continues." in capsys.readouterr().out
+    assert "Interrupted. The same command continues." in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     main([str(copy)])
     assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")
+
+
+def test_signal_to_the_process_group_spares_the_loader_workers(write_recipe: WriteRecipe) -> None:
+    """A signal that reaches the workers of the loaders too, as a queue sends it, ends the run with a checkpoint."""
+    recipe = write_recipe(
+        num_train_epochs=60, dataloader_num_workers=2, dataloader_persistent_workers=True, save_total_limit=None
+    )
+    process = start(recipe, processes=1)
+    metrics = recipe.parent / "run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)  # launchers send it once more
+    assert process.wait(timeout=120) == 75
+    assert list((recipe.parent / "run" / "checkpoints").glob("checkpoint_*.pt"))
+
+
+def test_second_interrupt_ends_a_single_process_at_once() -> None:
+    """Ctrl-C asks for a checkpoint, and Ctrl-C again ends the process without one."""
+    arguments, interruption = SimpleNamespace(world_size=1), Interruption()
+    before = signal.getsignal(signal.SIGINT)
+    state, control = SimpleNamespace(is_world_process_zero=True), SimpleNamespace()
+    interruption.on_train_begin(arguments, state, control)  # type: ignore[arg-type]
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        interruption.on_train_end(arguments, state, control)  # type: ignore[arg-type]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_signal_after_the_last_step_ends_the_run_after_its_export(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the evaluation after the last step is not forgotten: the model is exported, the exit code is 75."""
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+    recipe = write_recipe()
+    main([str(recipe)])
+    copy = moved(recipe, "stopped")
+    evaluate = HindiLanguageModelTrainer.evaluate
+
+    def signalled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HindiLanguageModelTrainer, "evaluate", signalled)
+        with pytest.raises(SystemExit) as ended:
+            main([str(copy)])
+    assert ended.value.code == 75
+    assert (recipe.parent / "stopped" / "training.json").exists()
+    assert not (recipe.parent / "stopped" / "results.json").exists()
+    main([str(copy)])
+    assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")
+
+
+@pytest.mark.parametrize("flags", [["--overwrite"], ["--resume_from_checkpoint", "x.pt"]])
+def test_words_that_begin_anew_are_not_repeated(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    """An interrupted command with a flag that begins anew says to leave it out, and a requeued job does so itself."""
+    recipe = write_recipe()
+    monkeypatch.chdir(recipe.parent)
+    Path("x.pt").touch()
+
+    def interrupted(recipe: Any, *, overwrite: bool = False) -> None:
+        assert overwrite == ("--overwrite" in flags and "SLURM_RESTART_COUNT" not in os.environ)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr("hindi_babylm.run.run", interrupted)
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    for count in (None, "1"):
+        if count is not None:
+            monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+        with pytest.raises(SystemExit) as ended:
+            main([str(recipe), *flags])
+        assert ended.value.code == 75
+        without = f" without {flags[0]}" if count is None else ""
+        assert capsys.readouterr().out == f"Interrupted. The same command{without} continues.\n"
+
+
+def test_overwrite_does_not_delete_what_is_resumed_from(
+    write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--overwrite with a checkpoint of the folder it would clear, and resuming a finished training, are refused."""
+    recipe = write_recipe()
+    main([str(recipe)])
+    checkpoint = recipe.parent / "run" / "checkpoints" / "checkpoint_best.pt"
+    for flags, message in ((["--overwrite"], "--overwrite would delete"), ([], "has done its training")):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(recipe), "--resume_from_checkpoint", str(checkpoint), *flags])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+    assert checkpoint.exists()

@@ -115,10 +115,15 @@ def test_sharded_run_uses_the_stock_checkpoints(write_recipe: WriteRecipe) -> No
 
     shutil.copytree(whole, again)
     shutil.rmtree(again / "final_model")
-    for name in ("results.json", "training.json", "checkpoint-8/trainer_state.json"):
+    for name in ("results.json", "training.json"):
         (again / name).unlink()
+    (again / "checkpoint-8" / "trainer_state.json").write_text("{", encoding="utf-8")
     for step in range(10, steps + 1, 2):
         shutil.rmtree(again / f"checkpoint-{step}")
     done = finish(moved(recipe, "again"), processes=2, module="tests.fsdp_run")
+    assert f"passed over {again / 'checkpoint-8'}: not written to its end" in done.stderr
     assert f"Resuming from {again / 'checkpoint-6'}" in done.stdout
     assert_equal_runs(whole, again)
+    seconds = [json.loads((whole / "checkpoint-6" / "hindi_babylm.json").read_text(encoding="utf-8"))["seconds"]]
+    seconds.append(json.loads((again / "results.json").read_text(encoding="utf-8"))["training"]["seconds"])
+    assert 0 < seconds[0] < seconds[1]

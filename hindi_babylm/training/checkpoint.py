@@ -101,13 +101,6 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
-def newest_sharded_checkpoint(folder: Path) -> str | None:
-    """Return the newest of the stock Trainer's folders `checkpoint-{step}` that it came to the end of writing."""
-    # Its own search takes the highest number, which a kill may have left half written; the state is written last.
-    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
-
-
 def copy_as_best(path: Path, folder: Path) -> Path:
     """Give the checkpoint at `path` the name `checkpoint_best.pt` in `folder`, without writing its bytes again."""
     best = folder / BEST
@@ -184,10 +177,16 @@ class CheckpointWriter(TrainerCallback):
         self.wait()
 
     def wait(self) -> None:
-        """Return when what was submitted is on the disk; raise what kept it from getting there."""
+        """Return when what was submitted is on the disk; raise UserError for what kept it from getting there."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            pending.result()
+            try:
+                pending.result()
+            except OSError as error:  # a full disk, most of all
+                raise UserError(
+                    f"a checkpoint could not be written: {error}: make room, and the same command continues from the "
+                    "last whole one"
+                ) from error
 
     @staticmethod
     def _write(path: Path, state: Mapping[str, Any], is_best: bool, limit: int | None) -> None:

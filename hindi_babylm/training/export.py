@@ -21,10 +21,10 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
         model.save_pretrained(target, state_dict=weights)
         tokenizer: Any = trainer.processing_class
         tokenizer.save_pretrained(target)
+    trainer.trackers.close(folder.final_model)
     best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
     step = trainer.state.best_global_step if best else trainer.state.global_step
     write_json(folder.training, {"which": "best" if best else "last", "step": step, "training": facts(trainer)})
-    trainer.trackers.close(folder.final_model)
 
 
 def facts(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:

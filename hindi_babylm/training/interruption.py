@@ -1,43 +1,43 @@
 """The signals that end a training in order: after a step, with a checkpoint."""
 
+import os
 import signal
-import threading
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hindi_babylm.signals import interruption_signals
 from hindi_babylm.training.callbacks import is_whole
 
-
-def interruption_signals() -> list[signal.Signals]:
-    """Return the signals that end a run in order; none outside of the main thread, which alone may handle them."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGUSR1") if name in signal.Signals.__members__]
+AGREE_EVERY = 10  # steps at most between two agreements of several processes
 
 
 class Interruption(TrainerCallback):
     """Let SIGTERM, SIGINT and SIGUSR1 end a training after its step, with a checkpoint.
 
-    On several processes they agree at the next transfer of the log, since all must write the checkpoint together;
-    a second signal ends the process at once.
+    On several processes they agree every few steps, since all must write the checkpoint together. A second SIGINT ends
+    a single process at once. Every other signal that follows is ignored: launchers pass on what the processes have
+    got already.
     """
 
     def __init__(self) -> None:
         self.asked = self.agreed = False
+        self._alone = self._tells = False
         self._before: dict[int, Any] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.asked = self.agreed = False
+        self._alone, self._tells = args.world_size == 1, state.is_world_process_zero
         for number in interruption_signals():
             self._before[number] = signal.signal(number, self._ask)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if args.world_size > 1:
-            if state.global_step % max(1, int(state.logging_steps)):
+            if state.global_step % max(1, min(int(state.logging_steps), AGREE_EVERY)):
                 return
             asked = torch.tensor([self.asked], device=args.device, dtype=torch.int64)
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
@@ -68,5 +68,23 @@ class Interruption(TrainerCallback):
         self._before = {}
 
     def _ask(self, number: int, frame: Any) -> None:
+        if not self.asked and self._tells:
+            # Not by print, which may have been interrupted in the middle of a write itself.
+            os.write(2, b"Interrupted: a checkpoint is written after this step\n")
         self.asked = True
-        signal.signal(number, self._before[number])
+        if number == signal.SIGINT and self._alone:
+            signal.signal(number, self._before[number])
+
+
+def leave_signals_to_main(loader: Any) -> Any:
+    """Let the workers of a DataLoader live through a signal to the whole process group: the main process needs them."""
+    base = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper iterates over the loader inside it
+    base.worker_init_fn = partial(_ignore_signals, base.worker_init_fn)
+    return loader
+
+
+def _ignore_signals(then: Any, worker_id: int) -> None:
+    for number in interruption_signals():
+        signal.signal(number, signal.SIG_IGN)
+    if then is not None:
+        then(worker_id)

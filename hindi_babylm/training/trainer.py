@@ -37,8 +37,9 @@ from hindi_babylm.training.checkpoint import (
     read_checkpoint,
     unpacked,
 )
-from hindi_babylm.training.interruption import Interruption
+from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
 from hindi_babylm.training.muon import build_muon
+from hindi_babylm.training.sharded import read_facts, write_facts
 from hindi_babylm.training.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -114,11 +115,6 @@ class HindiLanguageModelTrainer(Trainer):
             self.add_callback(_SetEpoch(train_sampler))
 
     @property
-    def interrupted(self) -> bool:
-        """Whether a signal ended the last training before its time."""
-        return self.interruption.agreed
-
-    @property
     def seconds(self) -> float:
         """The time spent in `train`, evaluations included, over all parts of a resumed run."""
         return self._seconds_before + time.monotonic() - self._started
@@ -130,6 +126,8 @@ class HindiLanguageModelTrainer(Trainer):
         """
         self._seconds_before, self._started = 0.0, time.monotonic()
         if not str(resume_from_checkpoint).endswith(".pt"):
+            if resume_from_checkpoint is not None:
+                self._seconds_before = read_facts(self, Path(resume_from_checkpoint))
             return super().train(resume_from_checkpoint, *args, **kwargs)
         path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
         checkpoint = read_checkpoint(path)
@@ -172,6 +170,10 @@ class HindiLanguageModelTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         # Private: the only way to bring an order; `get_train_dataloader` would have to be written again.
         return self.train_sampler if self.train_sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        # Private: every loader, of training and evaluation, is made here.
+        return leave_signals_to_main(super()._get_dataloader(*args, **kwargs))
 
     def _maybe_log_save_evaluate(
         self,
@@ -219,8 +221,7 @@ class HindiLanguageModelTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Private: the specification's file replaces the stock folder, which only this hook writes.
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            # The stock method looks for the folder of the best step before its sharded writers make it.
-            Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}").mkdir(parents=True, exist_ok=True)
+            write_facts(self)
             super()._save_checkpoint(model, trial)
             return
         self.store_flos()
