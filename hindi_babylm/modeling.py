@@ -1,5 +1,6 @@
 """Architectures from the libraries' own classes, sized by a recipe."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -93,11 +94,15 @@ def build_model(
 def check_settings(
     *, architecture: str, block_size: int, dropout: float = 0.1, model_config: Mapping[str, Any] | None = None
 ) -> None:
-    """Raise UserError for what `build_model` would refuse, without a tokenizer and without making weights."""
+    """Raise UserError for what `build_model` would refuse or what cannot run, without a tokenizer or weights."""
     import torch
 
     with torch.device("meta"):
-        _from_config(_config(architecture, dict(model_config or {}), block_size=block_size, dropout=dropout))
+        config = _config(architecture, dict(model_config or {}), block_size=block_size, dropout=dropout)
+        model = _from_config(config)
+        with _refusal_told(type(config).__name__):
+            model.config.pad_token_id = None  # with one, the model looks for padding, which meta tensors cannot answer
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long))
 
 
 def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, dropout: float) -> "PreTrainedConfig":
@@ -106,12 +111,17 @@ def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, 
     make = ARCHITECTURES[architecture]
     known = make(block_size=block_size, dropout=dropout)
     names = set(known.to_dict()) | set(known.attribute_map)
-    for name in settings:
+    hints = {field.name: field.type for field in dataclasses.fields(known)}
+    for name, value in settings.items():
         if name not in names:
             fields = sorted(set(known.to_dict()) - set(PreTrainedConfig().to_dict()))
             raise UserError(
                 f"model.model_config: {type(known).__name__} has no field {name!r}; {suggestion(name, fields)}"
             )
+        # What the class declares as a whole number counts layers, heads or widths, but for the ids of tokens.
+        counts = hints.get(known.attribute_map.get(name, name)) in (int, int | None) and not name.endswith("_id")
+        if counts and isinstance(value, int) and value < 1:
+            raise UserError(f"model.model_config.{name} = {value}: expected at least 1")
     with _refusal_told(type(known).__name__):
         config = make(block_size=block_size, dropout=dropout, **{"tie_word_embeddings": True, **settings})
     if config.max_position_embeddings < block_size:
@@ -132,12 +142,10 @@ def _from_config(config: "PreTrainedConfig") -> "PreTrainedModel":
 
 @contextmanager
 def _refusal_told(config_class: str) -> Iterator[None]:
-    from huggingface_hub.errors import StrictDataclassError
-
     try:
         yield
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception as error:  # the libraries raise many types: all are told, none is swallowed
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"model.model_config: {config_class} refuses a value: {reason}") from error
 
 

@@ -179,11 +179,20 @@ class RunFolder:
     def state(self, recipe: Mapping[str, Any]) -> str:
         """Tell whether the folder is `new`, or holds the `unfinished` or `finished` run of a resolved recipe.
 
-        Raises UserError when it holds a run of another one.
+        Raises UserError when it holds a run of another one, or one whose recipe cannot be read.
         """
         if not self.recipe.exists():
             return "new"
-        different = differing_keys(read_json(self.recipe), recipe)
+        try:
+            before = read_json(self.recipe)
+            if not isinstance(before, dict):
+                raise ValueError("it is no JSON object")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.recipe} is not the recipe of a run: {error}: choose another --output_dir, or --overwrite to "
+                "start again"
+            ) from error
+        different = differing_keys(before, recipe)
         if different:
             raise UserError(
                 f"{self.path} holds a run of another recipe (it differs in {', '.join(different)}): "
@@ -212,10 +221,18 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a process that dies lets go of it.
 
-        Raises UserError when another process holds it: two would write into each other's files.
+        Raises UserError when it cannot be made or written, and when another process holds it: two would write into
+        each other's files.
         """
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
+        made: list[Path] = []
+        try:
+            made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / ".lock").write_bytes(b"")
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            _remove_empty(made)
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{self.path} cannot be the run folder: {reason}: choose another --output_dir") from error
         with open(self.path / ".lock", "w", encoding="utf-8") as file:
             try:
                 _lock(file)
@@ -228,9 +245,13 @@ class RunFolder:
             finally:
                 if [path.name for path in self.path.iterdir()] == [".lock"]:  # refused before anything was written
                     (self.path / ".lock").unlink()
-                    for folder in made:
-                        with suppress(OSError):  # no longer empty: another run lies beside this one
-                            folder.rmdir()
+                    _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError, ValueError):  # never made, or no longer empty: another run lies beside this one
+            folder.rmdir()
 
 
 def _lock(file: Any) -> None:

@@ -115,8 +115,11 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     try:
         tokenizer = cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(name))
     except Exception as error:  # the loader raises many types: all are told, none is swallowed
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"tokenizer: cannot open {name!r}, which is neither a folder nor a hub id: {reason}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(":. ")
+        raise UserError(
+            f"tokenizer: cannot open {name!r}: {reason}; name the folder or hub id of a whole one, or leave tokenizer "
+            "out to train one"
+        ) from error
     return tokenizer
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hindi_babylm.modeling import ARCHITECTURES, build_model, count_parameters
+from hindi_babylm.modeling import ARCHITECTURES, build_model, check_settings, count_parameters
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.storage import UserError
 
@@ -86,6 +86,13 @@ def test_the_embeddings_are_tied_and_counted_once(architecture: str) -> None:
     assert count_parameters(model) == sum(distinct.values()) == expected
     untied = build(architecture, model_config={"tie_word_embeddings": False})
     assert count_parameters(untied) == expected + VOCABULARY * 32
+
+
+@pytest.mark.parametrize("architecture", sorted(TINY))
+def test_settings_that_can_be_built_are_not_refused(architecture: str) -> None:
+    """The check without weights lets the ids of tokens and rates of zero pass, as the building does."""
+    settings = TINY[architecture] | {"pad_token_id": 0, "bos_token_id": 0, "initializer_range": 0.0}
+    check_settings(architecture=architecture, block_size=BLOCK, model_config=settings)
 
 
 def test_count_parameters_of_plain_modules() -> None:

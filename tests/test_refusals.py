@@ -271,6 +271,23 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"model": {"model_config": {"n_layers": 4}}},
         "r.json: model.model_config: GPT2Config has no field 'n_layers'; did you mean 'n_layer'?",
     ),
+    *[
+        (
+            {"model": {"model_config": {name: value}}},
+            f"r.json: model.model_config.{name} = {value}: expected at least 1",
+        )
+        for name, value in (("n_head", 0), ("n_embd", -32), ("n_inner", -5), ("n_layer", -1))
+    ],
+    (
+        {
+            "model": {
+                "architecture": "llama",
+                "model_config": {"num_attention_heads": 4, "num_key_value_heads": 3},
+            }
+        },
+        "r.json: model.model_config: LlamaConfig refuses a value: RuntimeError: The size of tensor a (4) must match "
+        "the size of tensor b (3) at non-singleton dimension 1",
+    ),
     # precision and batch
     (
         {"training": {"bf16": True, "fp16": True}},
@@ -349,6 +366,29 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"training": {"torch_compile_backend": "inducter"}},
         "r.json: training.torch_compile_backend = \"inducter\": did you mean 'inductor'?",
     ),
+    # optimizers
+    (
+        {"training": {"optim": "sgd", "optim_args": "foo"}},
+        "r.json: training.optim_args = \"foo\": expected key=value pairs between commas, got 'foo'",
+    ),
+    (
+        {"training": {"optim": "sgd", "optim_args": "momentum=0.9,foo=1"}},
+        "r.json: training.optim_args = \"momentum=0.9,foo=1\": sgd reads no 'foo'; there are momentum, dampening, "
+        "weight_decay, nesterov",
+    ),
+    (
+        {"training": {"optim": "rmsprop", "optim_args": "alpha=x"}},
+        "r.json: training.optim_args = \"alpha=x\": rmsprop does not take it: could not convert string to float: 'x'",
+    ),
+    (
+        {"training": {"optim_args": "foo=1"}},
+        'r.json: training.optim_args = "foo=1" has no effect with optim = "adamw_torch_fused", which reads none: leave '
+        "optim_args out",
+    ),
+    (
+        {"training": {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrent": False}}},
+        "r.json: training.gradient_checkpointing_kwargs: unknown key 'use_reentrent'; did you mean 'use_reentrant'?",
+    ),
     # schedules
     (
         {"training": {"lr_scheduler_type": "cosine_with_min_lr"}},
@@ -372,6 +412,18 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         "or set HF_TOKEN",
     ),
     # files
+    (
+        {"training": {"fsdp": True, "fsdp_config": "no.json"}},
+        "r.json: training: [Errno 2] No such file or directory: 'no.json'",
+    ),
+    (
+        {"training": {"output_dir": "a/" + "x" * 300}},
+        f"a/{'x' * 300} cannot be the run folder: File name too long: choose another --output_dir",
+    ),
+    (
+        {"training": {"output_dir": "x" * 300}},
+        f'r.json: training.output_dir = "{"x" * 300}": File name too long: choose another --output_dir',
+    ),
     (
         {"training": {"output_dir": "r.json"}},
         'r.json: training.output_dir = "r.json": r.json is a file: choose another --output_dir',
@@ -537,6 +589,22 @@ def test_data_that_cannot_be_trained_on(capfd: pytest.CaptureFixture[str]) -> No
     )
     lines = "\n\n".join(f"राम घर {number}" for number in range(40))
     check_refused(corpus_of("few.txt", lines), [], message + "or lower it", capfd)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[]", "it is no JSON object"),
+    ],
+)
+def test_a_run_folder_with_a_broken_recipe(content: str, reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A run folder whose recipe.json cannot be read is refused with the two ways out."""
+    Path("broken").mkdir()
+    Path("broken/recipe.json").write_text(content, encoding="utf-8")
+    Path("broken/.lock").touch()
+    message = f"{Path('broken/recipe.json')} is not the recipe of a run: {reason}: choose another --output_dir, or "
+    check_refused({}, ["--output_dir", "broken"], message + "--overwrite to start again", capfd)
 
 
 @pytest.mark.parametrize(

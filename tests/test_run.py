@@ -274,7 +274,8 @@ def test_diverged_run_says_so(write_recipe: WriteRecipe, capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as stop:
         main([str(recipe)])
     assert stop.value.code == 2
-    assert "its training diverged; begin again with a lower learning_rate" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "begin again with a lower learning_rate or a longer warmup_steps, and --overwrite" in line
 
 
 def test_prompt_longer_than_the_context(write_recipe: WriteRecipe) -> None:

@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given, settings
@@ -275,6 +276,20 @@ def test_a_missing_tokenizer_is_refused_in_one_line(name: str) -> None:
         load_tokenizer(name)
     assert str(caught.value).startswith(f"tokenizer: cannot open {name!r}")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_without_a_tokenizer_is_refused_with_the_whole_reason(tmp_path: Path) -> None:
+    """The lines of the loader's reason are joined, and nothing is said of the name that is not so."""
+    with pytest.raises(UserError, match=r"the backend tokenizer from one of: \(1\) a .*; name the folder") as caught:
+        load_tokenizer(str(tmp_path))
+    assert "neither" not in str(caught.value)
+
+
+def test_an_error_without_text_is_told_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader's error without text is told by its type."""
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", MagicMock(side_effect=AssertionError))
+    with pytest.raises(UserError, match="cannot open 'x': AssertionError; name"):
+        load_tokenizer("x")
 
 
 def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:

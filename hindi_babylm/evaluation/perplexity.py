@@ -56,7 +56,7 @@ def document_nll(
     if not np.isfinite(totals).all():
         raise UserError(
             "evaluation: the model's probabilities are not finite: its training diverged; begin again with a lower "
-            "learning_rate or a longer warmup_steps"
+            "learning_rate or a longer warmup_steps, and --overwrite"
         )
     return totals
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.recipe.checking import Key, show
+from hindi_babylm.recipe.optimizers import OPTIMIZER_PACKAGES, check_optimizer_arguments
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import SOURCE_KEYS, Recipe
 from hindi_babylm.storage import UserError, suggestion
@@ -162,6 +163,10 @@ def _check_training(recipe: Recipe, values: Mapping[str, Any]) -> None:
         new = name.replace("gradient", "activation")
         if None not in (values[name], values.get(new)) and values[name] != values[new]:
             raise UserError(f"{where}.{name} {show(values[name])} contradicts {new} {show(values[new])}: keep one")
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        for key in values.get(name) or {}:
+            if key not in CHECKPOINTING:
+                raise UserError(f"{where}.{name}: unknown key {key!r}; {suggestion(key, CHECKPOINTING)}")
     backend, backends = values["torch_compile_backend"], [entry.lower() for entry in DynamoBackend.__members__]
     if backend is not None and backend not in backends:
         raise UserError(f"{where}.torch_compile_backend = {show(backend)}: {suggestion(backend, backends)}")
@@ -183,6 +188,8 @@ def _check_training(recipe: Recipe, values: Mapping[str, Any]) -> None:
                 f"{where}.{key} = {show(values[key])} needs the package {package}, which is not installed: "
                 f"install it, or leave {key} out"
             )
+    if values["optim_args"]:
+        check_optimizer_arguments(where, values["optim"], values["optim_args"])
 
 
 def _check_schedule(recipe: Recipe, values: Mapping[str, Any]) -> None:
@@ -206,7 +213,13 @@ def _check_files(recipe: Recipe, checkpoint: str | None) -> None:
     where = f"{recipe.path}: training"
     folder = recipe.output_dir
     for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
+        try:
+            is_file = path.exists() and not path.is_dir()
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise UserError(
+                f'{where}.output_dir = "{folder}": {error.strerror or error}: choose another --output_dir'
+            ) from error
+        if is_file:
             raise UserError(f'{where}.output_dir = "{folder}": {path} is a file: choose another --output_dir')
     if checkpoint is None:
         return
@@ -247,7 +260,8 @@ def _check_trackers(recipe: Recipe, names: Any) -> None:
         raise UserError(f"{recipe.path}: training.report_to: {error}") from error
 
 
-_WITHOUT_ARGUMENTS = ("adafactor", "adamw_torch", "adamw_torch_fused")
+# What `torch.utils.checkpoint.checkpoint` and transformers take, as far as JSON can say it.
+CHECKPOINTING = ("use_reentrant", "determinism_check", "debug", "early_stop", "every_n_layers", "offload")
 
 # Key -> the key that switches it off. A flag that governs takes the governed keys of the recipe back to their defaults.
 GOVERNORS = {
@@ -258,7 +272,6 @@ GOVERNORS = {
         Governor("tokenizer", lambda name: name is None, "set tokenizer to null to train one"),
     ),
     "optim": Governor("muon_learning_rate", lambda rate: rate is None, "set muon_learning_rate to null"),
-    "optim_args": Governor("optim", lambda name: name not in _WITHOUT_ARGUMENTS, "take an optimizer that has some"),
     "optim_target_modules": Governor("optim", lambda name: name.startswith(("galore", "apollo")), "take one of those"),
     **dict.fromkeys(
         ("adam_beta1", "adam_beta2", "adam_epsilon"),
@@ -285,24 +298,4 @@ GOVERNORS = {
         ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
         Governor("report_to", lambda names: "trackio" in names, "add trackio to report_to"),
     ),
-}
-
-# Part of an optimizer's name -> the package that transformers imports for it when the training begins.
-OPTIMIZER_PACKAGES = {
-    "torch_4bit": "torchao",
-    "torch_8bit": "torchao",
-    "torch_npu": "torch_npu",
-    "torch_xla": "torch_xla",
-    "anyprecision": "torchdistx",
-    "apollo": "apollo_torch",
-    "galore": "galore_torch",
-    "grokadamw": "grokadamw",
-    "lomo": "lomo_optim",
-    "schedule_free": "schedulefree",
-    "stable_adamw": "optimi",
-    "8bit": "bitsandbytes",
-    "bnb": "bitsandbytes",
-    "ademamix": "bitsandbytes",
-    "lion": "bitsandbytes",
-    "paged": "bitsandbytes",
 }

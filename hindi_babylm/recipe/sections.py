@@ -174,7 +174,7 @@ class Recipe:
 
         try:
             return HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, OSError) as error:
             raise UserError(f"{self.path}: training: {' '.join(str(error).split())}") from error
 
     def check_model(self) -> None:
