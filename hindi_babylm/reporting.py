@@ -84,7 +84,7 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
 
 
 def plan_table(plan: Mapping[str, Any]) -> str:
-    """Return the table of a dry run: the data, the length of the training, what it sees, its memory and hours."""
+    """Return the table of a dry run, at most 80 columns: data, length of the training, what it sees, memory, hours."""
     splits, memory = plan["splits"], plan["memory"]
     lines = ["", f"{'split':<12}{'documents':>12}{'words':>14}{'tokens':>14}{'tokens/word':>14}{'blocks':>12}"]
     for name, row in splits.items():
@@ -104,11 +104,11 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     for number, stage in enumerate(plan["stages"], start=1):
         text = stage["first_text"] if len(stage["first_text"]) <= 38 else stage["first_text"][:35] + "..."
         lines.append(f"{number:<8}{stage['epochs']:>8.2f}{stage['steps']:>10,}{stage['words_seen']:>14,.0f}  {text}")
-    parts = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer", "logits"))
+    parts = ("weights", "gradients", "optimizer", "logits")
     lines += [
         "",
         f"{'peak memory':<16}{_size(memory['peak'])} a process, measured on the steps below",
-        f"{'  of which':<16}{parts} (by their sizes)",
+        *(f"{'  ' + name:<16}{_size(memory[name])} by size" for name in parts),
         f"{'a step':<16}{plan['seconds_per_step']:.3g} s, measured on {plan['timed_steps']} after the first",
         f"{'evaluations':<16}{plan['evaluations']:,} of {duration(plan['seconds_per_evaluation'])}, measured on a part",
         f"{'training':<16}{duration(plan['seconds'])} by these times, up to the final evaluation",

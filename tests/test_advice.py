@@ -89,8 +89,10 @@ def healthy(steps: int, *, start: float = 9.0, end: float = 4.0, noise: float = 
 
 
 def spoken(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the lines of advice on stdout."""
-    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("Advice: ")]
+    """Return each advice on stdout as one line, once no line of it has been found to pass 80 columns."""
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    return [line for line in "\n".join(lines).replace("\n  ", " ").splitlines() if line.startswith("Advice: ")]
 
 
 @pytest.mark.parametrize("steps", [30, 380, 5000])

@@ -12,6 +12,7 @@ import pytest
 
 from hindi_babylm.run import dry_run, main
 from tests.runs import command, environment
+from tests.test_console import COLUMNS, width
 
 WriteRecipe = Callable[..., Path]
 
@@ -52,6 +53,7 @@ def test_the_plan_is_what_the_run_becomes(
     """Steps, warmup, words, tokens, parameters and evaluations of the plan are those of the run."""
     recipe = write_recipe(**settings)
     table = planned(recipe, capsys)
+    assert [line for line in table.splitlines() if width(line) > COLUMNS and "corpus.jsonl" not in line] == []
     assert not (recipe.parent / "run").exists()
     main([str(recipe)])
     folder = recipe.parent / "run"

@@ -6,6 +6,7 @@ give were chosen so that no healthy run meets them; docs/decisions.md lists them
 """
 
 import math
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -181,7 +182,8 @@ class Advice(TrainerCallback):
         if advice is not None and symptom not in self.given:
             self.given[symptom] = advice
             if not self._silent:
-                say(f"Advice: {advice}")
+                text = textwrap.wrap(f"Advice: {advice}", 80, subsequent_indent="  ", break_on_hyphens=False)
+                say("\n".join(text))
 
 
 @contextmanager
