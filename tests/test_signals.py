@@ -1,0 +1,36 @@
+"""A signal from outside while a stage before or after the training is at work."""
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runs import ROOT, command, environment, finish
+from tests.test_console import long_recipe
+
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["Reading ", "Encoding train: ", "Scoring validation: "])
+def test_a_signal_after_a_line_of_a_stage_ends_the_run_with_code_75(write_recipe: WriteRecipe, line: str) -> None:
+    """SIGTERM when a stage has told its line ends the run with code 75, and the same command finishes it."""
+    recipe = long_recipe(write_recipe)  # minimal pairs leave seconds between the last line and the end
+    with subprocess.Popen(
+        command(recipe), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        shown = ""
+        for told in process.stdout:
+            shown += told
+            if told.startswith(line):
+                process.send_signal(signal.SIGTERM)
+                break
+        shown += process.stdout.read()
+    assert process.returncode == 75, shown
+    assert shown.endswith("Interrupted by SIGTERM; the same command continues.\n")
+    assert not (recipe.parent / "run" / "results.json").exists()
+    finish(recipe)
+    assert (recipe.parent / "run" / "results.json").exists()
