@@ -121,6 +121,26 @@ def test_memory_and_time_are_measured(write_recipe: WriteRecipe) -> None:
     assert min(facts["seconds_per_step"], facts["seconds_per_evaluation"]) > 0
 
 
+def test_the_memory_of_a_sharded_tensor_is_that_of_its_shard() -> None:
+    """A sharded tensor counts with the bytes of this process, an unsharded one with all of its bytes."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from hindi_babylm.training.plan import _bytes_here
+
+    # The first of two processes, the other of which need not be there.
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        mesh = init_device_mesh("cpu", (2,))
+        sharded = distribute_tensor(torch.ones(8, 3), mesh, [Shard(0)])
+        assert _bytes_here([sharded]) == 4 * 3 * 4
+        assert _bytes_here([sharded, torch.ones(8, 3)]) == 4 * 3 * 4 + 8 * 3 * 4
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_dry_run_leaves_nothing(
     write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

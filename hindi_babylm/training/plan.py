@@ -1,11 +1,13 @@
 """What a training will be, found out without it: its length, what it sees, its memory, and its hours after timing."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
@@ -39,9 +41,8 @@ def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
     blocks: Any = trainer.train_dataset
     with out_of_memory_told(args, block_size=blocks.block_size):
         trainer.train()
-    assert trainer.train_sampler is not None
     steps = trainer.state.max_steps
-    steps_per_epoch = -(-len(trainer.train_sampler) // args.global_batch_size)
+    steps_per_epoch = _steps_per_epoch(trainer)
     memory = _memory(trainer)
     per_evaluation = _seconds_per_evaluation(trainer)
     evaluations = {
@@ -70,7 +71,7 @@ def plan_stages(trainer: HindiLanguageModelTrainer) -> list[dict[str, Any]]:
     blocks: Any = trainer.train_dataset
     tokenizer: Any = trainer.processing_class
     total = trainer.state.max_steps
-    steps_per_epoch = -(-len(sampler) // trainer.args.global_batch_size)
+    steps_per_epoch = _steps_per_epoch(trainer)
     ends = [min(steps_per_epoch * int(epoch), total) for epoch in np.cumsum(np.bincount(sampler.stage_of_epoch))]
     ends[-1] = total  # past its epochs a run stays at the last stage
     rows = []
@@ -133,11 +134,17 @@ class _Timer(TrainerCallback):
             self.bar.close()
 
 
+def _steps_per_epoch(trainer: HindiLanguageModelTrainer) -> int:
+    """Return the optimizer steps of an epoch; its last one may have fewer rows."""
+    assert trainer.train_sampler is not None
+    return -(-len(trainer.train_sampler) // trainer.args.global_batch_size)
+
+
 def _memory(trainer: HindiLanguageModelTrainer) -> dict[str, int]:
     """Return the peak of the steps so far, and the parts of it that follow from sizes, in bytes."""
     model: Any = trainer.model
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    weights = _bytes_here(parameters)
     optimizer: Any = trainer.optimizer
     state = [value for entry in optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
     blocks: Any = trainer.train_dataset
@@ -146,9 +153,15 @@ def _memory(trainer: HindiLanguageModelTrainer) -> dict[str, int]:
         "peak": peak_memory_bytes(),
         "weights": weights,
         "gradients": weights,
-        "optimizer": sum(value.numel() * value.element_size() for value in state),
+        "optimizer": _bytes_here(state),
         "logits": 2 * logits,  # and their gradient
     }
+
+
+def _bytes_here(tensors: Iterable[torch.Tensor]) -> int:
+    """Return the bytes that tensors take in this process, of a sharded one those of its shard."""
+    here = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return sum(tensor.numel() * tensor.element_size() for tensor in here)
 
 
 def _seconds_per_evaluation(trainer: HindiLanguageModelTrainer) -> float:
