@@ -31,6 +31,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or nothing where it has none.
+
+    >>> first_line(ValueError("\\nno such tensor\\nat line 5"))
+    'no such tensor'
+    """
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block ends, so that `path` is absent or whole.

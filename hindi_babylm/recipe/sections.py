@@ -11,8 +11,8 @@ from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
 from hindi_babylm.storage import UserError
-from hindi_babylm.tokenization import TOKENIZERS
-from hindi_babylm.training.specification import SpecificationDefaults
+from hindi_babylm.tokenization import MINIMUM_VOCABULARY, TOKENIZERS
+from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -56,7 +56,7 @@ class TokenizerSection:
 
     tokenizer: str | None = _option("Folder or hub id; without it one is trained.")
     algorithm: str = _option("What to train: " + ", ".join(TOKENIZERS) + ".", "bpe", choices=TOKENIZERS)
-    vocab_size: int = _option("Size of a trained vocabulary, in tokens.", 32_000, low=512)
+    vocab_size: int = _option("Size of a trained vocabulary, in tokens.", 32_000, low=MINIMUM_VOCABULARY)
 
 
 @dataclass
@@ -129,7 +129,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "metric_for_best_model": {"choices": ("loss", "eval_loss", "perplexity", "eval_perplexity")},
     "log_level": {"choices": tuple(LEVELS)},
     "log_level_replica": {"choices": tuple(LEVELS)},
-    "precision": {"choices": ("auto", "fp32", "bf16", "fp16")},
+    "precision": {"choices": PRECISIONS},
 }
 
 SECTIONS: dict[str, type] = {

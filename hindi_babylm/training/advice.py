@@ -17,7 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from hindi_babylm.console import say
-from hindi_babylm.storage import UserError
+from hindi_babylm.storage import UserError, first_line
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -192,7 +192,7 @@ def out_of_memory_told(args: "HindiTrainingArguments", *, block_size: int) -> It
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error) or type(error).__name__
         # Only CUDA has a type for it; the CPU's and Apple's allocators raise a RuntimeError of these words.
         words = ("out of memory", "can't allocate memory")
         if not isinstance(error, torch.OutOfMemoryError) and not any(word in reason for word in words):

@@ -7,9 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from hindi_babylm.console import warn
-from hindi_babylm.training.specification import SpecificationDefaults
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults
 
 
 @dataclass

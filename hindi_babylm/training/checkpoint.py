@@ -22,7 +22,7 @@ from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import ParallelMode
 
 from hindi_babylm.console import say, warn
-from hindi_babylm.storage import UserError, differing_keys, write_atomically
+from hindi_babylm.storage import UserError, differing_keys, first_line, write_atomically
 from hindi_babylm.training.callbacks import is_whole
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:  # a damaged archive raises one of many types: all are told, none is swallowed
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(f"{path}: not a usable checkpoint ({type(error).__name__}: {reason})") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{path}: not a usable checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of hindi_babylm (format {FORMAT})")
     return checkpoint

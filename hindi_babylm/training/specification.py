@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
 
 def _option(help: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": help})

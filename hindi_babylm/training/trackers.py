@@ -1,7 +1,6 @@
 """The trackers of transformers (W&B, TensorBoard and others), kept from stopping or stalling a training."""
 
 import copy
-import difflib
 import os
 import secrets
 import threading
@@ -15,6 +14,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, WandbCallback, WandbLogModel
 
 from hindi_babylm.console import warn
+from hindi_babylm.storage import first_line, suggestion
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -29,10 +29,7 @@ def check_trackers(names: str | Sequence[str] | None) -> None:
     names = [names] if isinstance(names, str) else names or []
     for name in names:
         if name not in TRACKERS:
-            close = difflib.get_close_matches(name, TRACKERS, 1)
-            known = ", ".join(["none", *TRACKERS])
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {known}"
-            raise ValueError(f"unknown tracker {name!r}; {meant}")
+            raise ValueError(f"unknown tracker {name!r}; {suggestion(name, ['none', *TRACKERS])}")
     if "wandb" in names and os.environ.get("WANDB_LOG_MODEL", "").lower() == WandbLogModel.CHECKPOINT:
         raise ValueError(
             "the environment variable WANDB_LOG_MODEL=checkpoint would upload files that hold pickles: "
@@ -202,7 +199,7 @@ class WandbTracker(WandbCallback):
 
 def _told(error: Exception) -> str:
     """Return the type and the first line of an error."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 # Name in `report_to` -> callback. W&B's stands for the run that `WandbTracker` opens.
