@@ -30,7 +30,7 @@ def test_a_signal_after_a_line_of_a_stage_ends_the_run_with_code_75(write_recipe
                 break
         shown += process.stdout.read()
     assert process.returncode == 75, shown
-    assert shown.endswith("Interrupted by SIGTERM; the same command continues.\n")
+    assert shown.endswith("Interrupted. The same command continues.\n")
     assert not (recipe.parent / "run" / "results.json").exists()
     finish(recipe)
     assert (recipe.parent / "run" / "results.json").exists()
