@@ -310,3 +310,18 @@ def test_overwrite_does_not_delete_what_is_resumed_from(
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
     assert checkpoint.exists()
+
+
+def test_workers_that_ignore_signals_do_not_keep_a_process_alive() -> None:
+    """A process whose loader is still in use when it exits ends at once, though its workers ignore SIGTERM."""
+    program = """
+import sys, torch
+from torch.utils.data import DataLoader
+from hindi_babylm.training.interruption import leave_signals_to_main
+loader = leave_signals_to_main(DataLoader(torch.arange(8), num_workers=1, persistent_workers=True))
+sys.kept = [iter(loader)]
+next(sys.kept[0])
+raise SystemExit(75)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), timeout=120, check=False)
+    assert done.returncode == 75

@@ -1,5 +1,7 @@
 """The signals that end a training in order: after a step, with a checkpoint."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 from functools import partial
@@ -79,8 +81,17 @@ class Interruption(TrainerCallback):
 def leave_signals_to_main(loader: Any) -> Any:
     """Let the workers of a DataLoader live through a signal to the whole process group: the main process needs them."""
     base = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper iterates over the loader inside it
-    base.worker_init_fn = partial(_ignore_signals, base.worker_init_fn)
+    if base.num_workers > 0:
+        base.worker_init_fn = partial(_ignore_signals, base.worker_init_fn)
+        # At its exit Python asks daemons to end by the signal that these ignore, and waits for them.
+        atexit.register(_kill_daemons)
     return loader
+
+
+def _kill_daemons() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _ignore_signals(then: Any, worker_id: int) -> None:
