@@ -30,6 +30,12 @@ def say(line: str, *, heading: bool = False) -> None:
         sys.stdout.flush()  # the log of a cluster shows it while the run goes on
 
 
+def show(text: str) -> None:
+    """Print what a command was called for, on stdout, whatever the level."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def warn(text: str) -> None:
     """Print `Warning: ...` on stderr at once, without tearing a bar."""
     if _level >= 1:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import quiet_warnings, say, set_level, warn
+from hindi_babylm.console import quiet_warnings, say, set_level, show, warn
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
@@ -83,7 +83,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
     results: dict[str, Any] = read_json(folder.results)
     if _is_main():
-        print(summary(results, folder=folder.path), flush=True)
+        show(summary(results, folder=folder.path))
     return results
 
 
@@ -208,7 +208,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
         facts["stages"] = plan_stages(trainer) if _stage_epochs(recipe) else []
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
-            print(plan_table(facts), flush=True)
+            show(plan_table(facts))
     return facts
 
 

@@ -42,6 +42,7 @@ class CurriculumSampler(Sampler[int]):
         self.stage_of_epoch = np.repeat(np.arange(len(self.stages)), stage_epochs or 1)
         self.multiple = multiple
         self.epoch = 0
+        self._running: tuple[int, np.ndarray] = (-1, np.empty(0))  # the words of `words_seen`, for one epoch
 
     def __len__(self) -> int:
         longest = len(self.stages[0])  # `array_split` gives the longer ones first, by one block
@@ -77,5 +78,11 @@ class CurriculumSampler(Sampler[int]):
         return counts[:-1]
 
     def words_seen(self, rows: int) -> float:
-        """Return the words in the first `rows` rows of the run."""
-        return float(self.times_seen(rows) @ self.block_words)
+        """Return the words in the first `rows` rows of the run; asked at every step, so an epoch is added up once."""
+        epoch, rest = divmod(rows, len(self))
+        if self._running[0] != epoch:
+            before = sum(float(self.block_words[self.stage(earlier)].sum()) for earlier in range(epoch))
+            order = self.order(epoch)
+            words = np.where(order >= 0, self.block_words[order], 0.0)
+            self._running = epoch, before + np.concatenate([[0.0], np.cumsum(words)])
+        return float(self._running[1][rest])

@@ -126,7 +126,10 @@ def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write
     state["best_model_checkpoint"] = str(folder) if step else None
     if not step or not write:
         return
-    for candidate in dict.fromkeys((folder / BEST, path, path.with_name(BEST), *_numbered(path.parent))):
+    if checkpoint["step"] == step:  # read already, whole
+        copy_as_best(path, folder)
+        return
+    for candidate in dict.fromkeys((folder / BEST, path.with_name(BEST), *_numbered(path.parent))):
         try:
             found = candidate.exists() and read_checkpoint(candidate)["step"] == step
         except UserError as damaged:

@@ -84,6 +84,7 @@ def leave_signals_to_main(loader: Any) -> Any:
     if base.num_workers > 0:
         base.worker_init_fn = partial(_ignore_signals, base.worker_init_fn)
         # At its exit Python asks daemons to end by the signal that these ignore, and waits for them.
+        atexit.unregister(_kill_daemons)  # once, however many loaders there are
         atexit.register(_kill_daemons)
     return loader
 

@@ -43,8 +43,10 @@ def write_facts(trainer: "HindiLanguageModelTrainer") -> None:
 def read_facts(trainer: "HindiLanguageModelTrainer", path: Path) -> float:
     """Take up the tracker runs of a sharded checkpoint and return the seconds trained before it.
 
-    Raises UserError when it was written by another recipe, precision or number of processes.
+    Raises UserError when it was written by another recipe, precision or number of processes, or by another program.
     """
+    if not (path / FACTS).is_file():
+        raise UserError(f"{path}: neither a .pt file nor a sharded checkpoint of hindi_babylm: it has no {FACTS}")
     facts: dict[str, Any] = read_json(path / FACTS)
     now = _conditions(trainer)
     different = differing_keys(facts["config"], now["config"])

@@ -126,7 +126,7 @@ class HindiLanguageModelTrainer(Trainer):
         """
         self._seconds_before, self._started = 0.0, time.monotonic()
         if not str(resume_from_checkpoint).endswith(".pt"):
-            if resume_from_checkpoint is not None:
+            if isinstance(resume_from_checkpoint, (str, Path)):
                 self._seconds_before = read_facts(self, Path(resume_from_checkpoint))
             return super().train(resume_from_checkpoint, *args, **kwargs)
         path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
