@@ -12,6 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
+# Training settings: an evaluation and a checkpoint at every so many-th step.
+EVERY_STEP, EVERY_OTHER_STEP, EVERY_FOURTH_STEP = (
+    {"eval_strategy": "steps", "eval_steps": steps, "save_strategy": "steps", "save_steps": steps}
+    for steps in (1, 2, 4)
+)
 TIMES = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hindi_babylm.run import main
-from tests.runs import assert_equal_runs, back_to, results_of
+from tests.runs import EVERY_OTHER_STEP, assert_equal_runs, back_to, results_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 WriteRecipe = Callable[..., Path]
@@ -20,10 +20,7 @@ def test_resume_on_a_gpu_is_exact(write_recipe: WriteRecipe, precision: str) -> 
         dropout=0.2,
         precision=precision,
         num_train_epochs=2,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
+        **EVERY_OTHER_STEP,
         save_total_limit=50,
     )
     main([str(recipe)])

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from hindi_babylm.run import main
-from hindi_babylm.training.interruption import Interruption
-from tests.runs import ROOT, assert_equal_runs, command, environment, finish, moved, results_of
+from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
+from tests.runs import EVERY_OTHER_STEP, ROOT, assert_equal_runs, command, environment, finish, moved, results_of
 
 WriteRecipe = Callable[..., Path]
 
@@ -85,10 +86,7 @@ def killed_recipe(write_recipe: WriteRecipe, architecture: str) -> Path:
         dropout=0.2,
         gradient_accumulation_steps=2,
         num_train_epochs=2,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
+        **EVERY_OTHER_STEP,
     )
 
 
@@ -124,14 +122,15 @@ def kill_and_finish(recipe: Path, *, kills: int, processes: int, seed: int) -> N
 
 
 def start(recipe: Path, *, processes: int) -> "subprocess.Popen[bytes]":
-    """Start a run in a process group of its own."""
-    return subprocess.Popen(
-        command(recipe, processes=processes),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        start_new_session=True,
-    )
+    """Start a run in a process group of its own; what it prints goes to `printed.txt` beside the recipe."""
+    with (recipe.parent / "printed.txt").open("wb") as printed:
+        return subprocess.Popen(
+            command(recipe, processes=processes),
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -224,7 +223,7 @@ def test_signal_to_the_process_group_spares_the_loader_workers(write_recipe: Wri
     os.killpg(process.pid, signal.SIGTERM)
     time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)  # launchers send it once more
-    assert process.wait(timeout=120) == 75
+    assert process.wait(timeout=120) == 75, (recipe.parent / "printed.txt").read_text()
     assert list((recipe.parent / "run" / "checkpoints").glob("checkpoint_*.pt"))
 
 
@@ -310,6 +309,20 @@ def test_overwrite_does_not_delete_what_is_resumed_from(
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
     assert checkpoint.exists()
+
+
+def test_signal_to_a_worker_that_is_just_starting_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that gets the signal before it could learn to ignore it does its work all the same."""
+    begin = torch.set_num_threads
+
+    def interrupted(threads: int) -> None:
+        begin(threads)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # The workers, forks of this process, call it between torch's handler of SIGTERM and `worker_init_fn`.
+    monkeypatch.setattr(torch, "set_num_threads", interrupted)
+    loader = leave_signals_to_main(DataLoader(TensorDataset(torch.arange(4)), num_workers=2))
+    assert [int(row) for (row,) in loader] == [0, 1, 2, 3]
 
 
 def test_workers_that_ignore_signals_do_not_keep_a_process_alive() -> None:

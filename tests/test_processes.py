@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from hindi_babylm.run import main
-from tests.runs import ROOT, assert_equal_runs, back_to, command, environment, events_of, finish, moved, results_of
+from tests.runs import (
+    EVERY_OTHER_STEP,
+    ROOT,
+    assert_equal_runs,
+    back_to,
+    command,
+    environment,
+    events_of,
+    finish,
+    moved,
+    results_of,
+)
 
 WriteRecipe = Callable[..., Path]
 
@@ -69,10 +80,7 @@ def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
     recipe = write_recipe(
         dropout=0.2,
         num_train_epochs=2,
-        save_strategy="steps",
-        save_steps=2,
-        eval_strategy="steps",
-        eval_steps=2,
+        **EVERY_OTHER_STEP,
         save_total_limit=50,
     )
     finish(recipe, processes=2)
@@ -98,10 +106,7 @@ def test_sharded_run_uses_the_stock_checkpoints(write_recipe: WriteRecipe) -> No
         dropout=0.2,
         fsdp=True,
         num_train_epochs=2,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
+        **EVERY_OTHER_STEP,
         save_total_limit=50,
     )
     whole, again = recipe.parent / "run", recipe.parent / "again"

@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from hindi_babylm.run import main
-from tests.runs import assert_equal_runs, back_to, events_of, moved, results_of
+from tests.runs import (
+    EVERY_FOURTH_STEP,
+    EVERY_OTHER_STEP,
+    EVERY_STEP,
+    assert_equal_runs,
+    back_to,
+    events_of,
+    moved,
+    results_of,
+)
 
 WriteRecipe = Callable[..., Path]
 
@@ -43,10 +52,7 @@ def test_resume_is_exact(write_recipe: WriteRecipe, block_log: dict[int, list[st
         dropout=0.2,
         global_batch_size=6,
         num_train_epochs=3,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
+        **EVERY_OTHER_STEP,
         save_total_limit=50,
         early_stopping_patience=50,
         seed=7,
@@ -72,7 +78,6 @@ def test_resume_is_exact(write_recipe: WriteRecipe, block_log: dict[int, list[st
 
 def test_resume_is_exact_from_every_step(write_recipe: WriteRecipe, block_log: dict[int, list[str]]) -> None:
     """Whichever step of a small run it goes on from, under a curriculum: same rows, same bits, same figures."""
-    every: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     recipe = write_recipe(
         curriculum="length",
         dropout=0.2,
@@ -80,7 +85,7 @@ def test_resume_is_exact_from_every_step(write_recipe: WriteRecipe, block_log: d
         gradient_accumulation_steps=3,
         num_train_epochs=3,
         save_total_limit=50,
-        **every,
+        **EVERY_STEP,
     )
     main([str(recipe)])
     whole = recipe.parent / "run"
@@ -112,7 +117,7 @@ def test_named_checkpoint_of_another_recipe_is_refused(
     write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A checkpoint would bring its own schedule and rates along: another recipe's is refused with the keys."""
-    recipe = write_recipe(save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4)
+    recipe = write_recipe(**EVERY_FOURTH_STEP)
     main([str(recipe)])
     checkpoint = recipe.parent / "run" / "checkpoints" / "checkpoint_best.pt"
     with pytest.raises(SystemExit):
@@ -162,7 +167,7 @@ def test_damaged_checkpoint_is_passed_over_by_name(
     write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
 ) -> None:
     """A newest checkpoint that is not usable is named in one line, nothing in it is run, and the next one is used."""
-    recipe = write_recipe(num_train_epochs=2, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2)
+    recipe = write_recipe(num_train_epochs=2, **EVERY_OTHER_STEP)
     main([str(recipe)])
     folder = recipe.parent / "run"
     newest = max((folder / "checkpoints").glob("checkpoint_step_*.pt"), key=lambda path: path.stat().st_mtime_ns)
@@ -185,7 +190,7 @@ def test_named_checkpoint_that_is_damaged_is_refused(
     write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--resume_from_checkpoint of a damaged, missing or alien file ends the command in one line with code 2."""
-    recipe = write_recipe(save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4, save_total_limit=50)
+    recipe = write_recipe(**EVERY_FOURTH_STEP, save_total_limit=50)
     main([str(recipe)])
     checkpoint = recipe.parent / "run" / "checkpoints" / "checkpoint_step_4.pt"
     torch.save(torch.load(checkpoint, weights_only=True) | {"model_state_dict": {}}, recipe.parent / "alien.pt")
@@ -209,10 +214,7 @@ def test_resume_from_a_named_file(write_recipe: WriteRecipe) -> None:
     """--resume_from_checkpoint continues another folder's run exactly, and is no part of the recipe."""
     recipe = write_recipe(
         num_train_epochs=2,
-        save_strategy="steps",
-        save_steps=4,
-        eval_strategy="steps",
-        eval_steps=4,
+        **EVERY_FOURTH_STEP,
         save_total_limit=50,
     )
     main([str(recipe)])
@@ -258,10 +260,7 @@ def test_kill_between_the_two_names_of_the_best_checkpoint(write_recipe: WriteRe
     """A best checkpoint whose second name was not made before the kill is the best one all the same."""
     recipe = write_recipe(
         learning_rate=1e-2,
-        save_strategy="steps",
-        save_steps=4,
-        eval_strategy="steps",
-        eval_steps=4,
+        **EVERY_FOURTH_STEP,
         save_total_limit=50,
     )
     main([str(recipe)])
@@ -280,7 +279,7 @@ def test_kill_between_the_two_names_of_the_best_checkpoint(write_recipe: WriteRe
 
 def test_leftovers_of_a_killed_write_are_swept(write_recipe: WriteRecipe) -> None:
     """The temporary file of a write that a kill cut short is gone once the run is continued."""
-    recipe = write_recipe(save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4)
+    recipe = write_recipe(**EVERY_FOURTH_STEP)
     main([str(recipe)])
     leftover = recipe.parent / "run" / "checkpoints" / ".checkpoint_step_9.pt.x1y2.tmp"
     leftover.write_bytes(b"half a checkpoint")
@@ -297,10 +296,7 @@ def test_patience_survives_a_resume(write_recipe: WriteRecipe) -> None:
         learning_rate=1e-30,
         weight_decay=0.0,
         early_stopping_patience=3,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
+        **EVERY_OTHER_STEP,
         save_total_limit=50,
     )
     main([str(recipe)])

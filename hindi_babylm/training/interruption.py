@@ -82,6 +82,9 @@ def leave_signals_to_main(loader: Any) -> Any:
     """Let the workers of a DataLoader live through a signal to the whole process group: the main process needs them."""
     base = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper iterates over the loader inside it
     if base.num_workers > 0:
+        context: Any = multiprocessing.get_context()
+        base.multiprocessing_context = context = type(context)()  # not the one of the whole process
+        context.Process = _Worker
         base.worker_init_fn = partial(_ignore_signals, base.worker_init_fn)
         # At its exit Python asks daemons to end by the signal that these ignore, and waits for them.
         atexit.unregister(_kill_daemons)  # once, however many loaders there are
@@ -95,8 +98,22 @@ def _kill_daemons() -> None:
             process.kill()
 
 
+class _Worker(multiprocessing.Process):
+    """A process that starts with the signals held back, until `_ignore_signals` drops them."""
+
+    def start(self) -> None:
+        # The loop of a worker restores the default of SIGTERM before it calls `worker_init_fn`: a signal must not
+        # come in between.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, interruption_signals())
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ignore_signals(then: Any, worker_id: int) -> None:
     for number in interruption_signals():
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interruption_signals())
     if then is not None:
         then(worker_id)
