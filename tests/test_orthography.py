@@ -1,13 +1,23 @@
+import json
+import lzma
 import unicodedata
 
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hindi_babylm import orthography
+from hindi_babylm.corpus.sources import BUNDLED_CORPUS
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words, normalize, split_aksharas
 
 COMPOSITION_EXCLUSIONS = [chr(code) for code in range(0x0958, 0x0960)]
 DEVANAGARI = "".join(chr(code) for code in range(0x0900, 0x0980))
+# Signs that open, extend, join or end clusters in ways of their own, and white space of every kind.
+MIXED = (
+    DEVANAGARI
+    + " \n\t\r\x0b\x1c\x85\xa0\u2028a1.\u0301\u200c\u200d\ufe0f\u0600\u0903\u093e\U0001f600\U0001f1ee한각가\x00\u0d4e"
+)
 hindi_text = st.text(alphabet=DEVANAGARI + " \n\t.?a1\u200c\u200d\u0964", max_size=40)
 
 
@@ -92,3 +102,37 @@ def test_normalize_is_idempotent_and_keeps_words(text: str) -> None:
     assert normalize(normal) == normal
     assert unicodedata.is_normalized("NFC", normal)
     assert count_words(normal) == count_words(text)
+
+
+@settings(derandomize=True, max_examples=1500, deadline=None)
+@given(st.one_of(st.text(alphabet=MIXED, max_size=30), st.text(alphabet=st.characters(exclude_categories=[]))))
+def test_aksharas_are_clusters(text: str) -> None:
+    """The count is that of the extended grapheme clusters that are not white space, on any text, twice."""
+    expected = sum(not cluster.isspace() for cluster in regex.findall(r"\X", text))
+    assert [count_aksharas(text), count_aksharas(text)] == [expected] * 2
+
+
+def test_aksharas_of_the_bundled_corpus_are_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is exact on real text, also with hardly any words remembered and with very long ones."""
+    monkeypatch.setattr(orthography, "_REMEMBERED_WORDS", 100)
+    monkeypatch.setattr(orthography, "_COUNTS", orthography._ClusterCounts())
+    with lzma.open(BUNDLED_CORPUS / "pratham_storyweaver.jsonl.xz", "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file]
+    for text in (*texts, "क्षि" * 1000):
+        assert count_aksharas(text) == len(split_aksharas(text))
+    assert len(orthography._COUNTS) == 100
+    assert max(map(len, orthography._COUNTS)) <= orthography._LONGEST_REMEMBERED
+
+
+@settings(derandomize=True, max_examples=1500, deadline=None)
+@given(st.one_of(st.text(alphabet=MIXED, max_size=30), st.text(alphabet=st.characters(exclude_categories=[]))))
+def test_normalize_is_nfc(text: str) -> None:
+    """What is returned unlooked at is in NFC already, on any text."""
+    assert normalize(text) == unicodedata.normalize("NFC", text)
+
+
+def test_every_pair_of_signs_is_normalized() -> None:
+    """Every pair of Devanagari signs, and every sign of Unicode by itself and after a letter, comes out in NFC."""
+    texts = [a + b for a in DEVANAGARI for b in DEVANAGARI]
+    texts += [before + chr(code) for code in range(0x110000) for before in ("", "a")]
+    assert [text for text in texts if normalize(text) != unicodedata.normalize("NFC", text)] == []
