@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.corpus.sources import FORMATS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES
 from hindi_babylm.evaluation.tasks import TASKS
@@ -21,7 +22,7 @@ from hindi_babylm.training.trackers import TRACKERS
 from tests.conftest import tiny_recipe
 from tests.runs import ROOT
 
-REGISTRIES: list[dict[str, Any]] = [DIFFICULTIES, TOKENIZERS, ARCHITECTURES, TASKS, TRACKERS, FORMATS]
+REGISTRIES: list[dict[str, Any]] = [DIFFICULTIES, TOKENIZERS, ARCHITECTURES, TASKS, TRACKERS, FORMATS, STEPS]
 HOW_TO = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## How to add\n")[1]
 # Heading -> the block of Python, and the flag that uses what it adds.
 ADDITIONS: dict[str, tuple[str, list[str]]] = {
@@ -128,3 +129,13 @@ def test_a_source_format(corpus_file: Path) -> None:
     read = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["read"]
     assert read["documents"] == len(rows)
     assert read["words"] == sum(len(row["text"].split()) for row in rows)
+
+
+def test_a_step_of_hygiene() -> None:
+    """The block adds a step, and cleaning with it books what it took."""
+    block = re.search(r"^### A step of hygiene\n\n```python\n(.*?)^```\n", HOW_TO, re.M | re.S)
+    assert block is not None
+    names: dict[str, Any] = {}
+    exec(compile(block[1], "CONTRIBUTING.md", "exec"), names)
+    assert list(STEPS)[-1] == "ellipses"
+    assert STEPS["ellipses"]("क्या.... हाँ...") == "क्या... हाँ..."
