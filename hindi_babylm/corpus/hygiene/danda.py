@@ -22,8 +22,8 @@ _SEGMENT = 80  # characters before a pipe that decide about it
 def danda(text: str) -> str:
     """Make "|" and "||" at a sentence's end after Devanagari a danda and a double danda; spaces stay as written.
 
-    A sentence's end is a pipe after a finite verb, and in a line that ends like a sentence also one after two words
-    or more. Rows of tables, which begin with a pipe or hold no sentence, keep theirs.
+    In a line that ends like a sentence it is a pipe after a finite verb or two words; in another line every pipe must
+    follow a finite verb. Rows of tables, which begin with a pipe or have others, keep theirs.
     """
     if "|" not in text:
         return text
@@ -45,11 +45,11 @@ def _mend(line: str) -> str:
         position = match.start()
         segment = re.split("[।॥?!|]", line[max(since, position - _SEGMENT) : position])[-1]
         since = match.end()
-        if not _AFTER_DEVANAGARI.search(segment):
-            continue
-        several = len(segment.split()) > 1
+        finite = _FINITE.search(segment) is not None
+        if not spoken and not finite:  # one pipe that is no danda makes the others cells of a row
+            return line
         alone = match.end() >= end and (not segment.endswith(" ") or ends == 1)
-        if _FINITE.search(segment) or (spoken and several) or alone:
+        if _AFTER_DEVANAGARI.search(segment) and (finite or len(segment.split()) > 1 or alone):
             pieces += [line[start:position], "॥" if len(match.group()) == 2 else "।"]
             start = match.end()
     return _VERSE_NUMBER.sub(r"\1॥", "".join([*pieces, line[start:]]))
