@@ -79,8 +79,8 @@ def _wait_for_everyone() -> None:
 
 def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
-    from hindi_babylm.corpus.splits import build_corpus
-    from hindi_babylm.evaluation.tasks import check_tasks
+    from hindi_babylm.corpus.assembly import build_corpus
+    from hindi_babylm.evaluation.tasks import check_tasks, task_texts
     from hindi_babylm.packing import TokenStore, write_documents
     from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
 
@@ -88,9 +88,18 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     texts, ledger = build_corpus(
         sources=corpus.sources,
         max_words=corpus.max_words,
+        max_bytes=corpus.max_bytes,
         validation_fraction=corpus.validation_fraction,
         test_fraction=corpus.test_fraction,
         split_seed=corpus.split_seed,
+        hygiene=corpus.hygiene,
+        min_words=corpus.min_words,
+        max_document_words=corpus.max_document_words,
+        near_duplicate_threshold=corpus.near_duplicate_threshold,
+        decontaminate=corpus.decontaminate,
+        held_out={task: task_texts(task) for task in recipe.evaluation.tasks},
+        strict=corpus.strict,
+        workers=corpus.preprocessing_num_workers,
     )
     if ledger.words("train") < recipe.model.block_size:
         raise UserError(
@@ -98,9 +107,8 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
             f"model.block_size {recipe.model.block_size} tokens: give more text, or lower it"
         )
     say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents")
-    say(f"  {', '.join(f'{split} {ledger.words(split):,}' for split in texts)} words")
-    for reason, entry in ledger.dropped.items():
-        say(f"  dropped {entry['documents']:,} documents, {entry['words']:,} words: {reason}")
+    for line in ledger.lines():
+        say(f"  {line}")
 
     if settings.tokenizer is not None:
         tokenizer = load_tokenizer(settings.tokenizer)

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
-from hindi_babylm.corpus.sources import FORMATS
+from hindi_babylm.corpus.reading import FORMATS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
@@ -63,8 +63,9 @@ def results_of(folder: Path) -> dict[str, Any]:
 
 
 def test_every_addition_is_tested() -> None:
-    """The six kinds of additions are found, and each has a test here."""
-    assert list(ADDITIONS) == ["curriculum", "tokenizer", "architecture", "task", "tracker", "source format"]
+    """The seven kinds of additions are found, and each has a test here."""
+    kinds = ["curriculum", "tokenizer", "architecture", "task", "tracker", "source format", "step of hygiene"]
+    assert list(ADDITIONS) == kinds
 
 
 def test_a_curriculum(corpus_file: Path) -> None:
@@ -131,11 +132,13 @@ def test_a_source_format(corpus_file: Path) -> None:
     assert read["words"] == sum(len(row["text"].split()) for row in rows)
 
 
-def test_a_step_of_hygiene() -> None:
-    """The block adds a step, and cleaning with it books what it took."""
-    block = re.search(r"^### A step of hygiene\n\n```python\n(.*?)^```\n", HOW_TO, re.M | re.S)
-    assert block is not None
-    names: dict[str, Any] = {}
-    exec(compile(block[1], "CONTRIBUTING.md", "exec"), names)
-    assert list(STEPS)[-1] == "ellipses"
-    assert STEPS["ellipses"]("क्या.... हाँ...") == "क्या... हाँ..."
+def test_a_step_of_hygiene(corpus_file: Path) -> None:
+    """The ledger of a run books what the new step took."""
+    rows = [json.loads(line) for line in corpus_file.read_text(encoding="utf-8").splitlines()]
+    dotted = [{**row, "text": row["text"] + " और फिर....."} for row in rows]
+    Path("dotted.jsonl").write_text("\n".join(map(json.dumps, dotted)), encoding="utf-8")
+    folder, _ = run_with("step of hygiene", tiny_recipe(Path("dotted.jsonl")))
+    changed = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["changed"]
+    assert set(changed) == {"ellipses"}
+    assert changed["ellipses"]["touched"] == len(rows)
+    assert changed["ellipses"]["bytes"] == 2 * len(rows)

@@ -193,12 +193,12 @@ def test_signal_outside_of_the_training_ends_the_run_in_order(
     write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
     """A signal before or after the training ends the run with code 75, and the same command finishes it."""
-    import hindi_babylm.corpus.splits
+    import hindi_babylm.corpus.assembly
     import hindi_babylm.evaluation.tasks
 
     recipe = write_recipe()
     main([str(recipe)])
-    module = hindi_babylm.corpus.splits if stage == "build_corpus" else hindi_babylm.evaluation.tasks
+    module = hindi_babylm.corpus.assembly if stage == "build_corpus" else hindi_babylm.evaluation.tasks
     copy = moved(recipe, "stopped")
     with monkeypatch.context() as patch:
         patch.setattr(module, stage, lambda *arguments, **keywords: os.kill(os.getpid(), signal.SIGTERM))

@@ -171,7 +171,7 @@ def test_packages_are_empty_inside(package: str) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("orthography", "storage", "corpus.ledger", "corpus.sources", "corpus.splits", "tokenization", "modeling"),
+        *("orthography", "storage", "corpus.ledger", "corpus.sources", "corpus.reading", "tokenization", "modeling"),
         *("metrics", "training.specification"),
     ],
 )

@@ -32,6 +32,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mutations")
     draw = random.Random(0)
     texts = [" ".join("".join(draw.choices(WORDS, k=2)) for _ in range(30)) for _ in range(60)]
+    # One of each that a key of the corpus acts on: short, long, nearly equal, shared by splits, dirty.
+    opening = " ".join(draw.choices(WORDS, k=14))
+    texts += [texts[0].rsplit(" ", 3)[0], " ".join(draw.choices(WORDS, k=150)), f"{texts[1]} |", texts[2] + "\u200b"]
+    texts += [f"{opening} ।\n{text}" for text in texts[3:12]]
     rows = [json.dumps({"text": text, "id": f"doc-{number}"}) for number, text in enumerate(texts)]
     (path / "corpus.jsonl").write_text("\n".join(rows), encoding="utf-8")
     train_tokenizer(texts, vocab_size=530).save_pretrained(path / "tokenizer")
@@ -96,6 +100,12 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
     "validation_fraction": (0.3, {}),
     "test_fraction": (0.3, {}),
     "split_seed": (3, {}),
+    "max_bytes": (20_000, {}),
+    "hygiene": ([], {}),
+    "min_words": (31, {}),
+    "max_document_words": (100, {}),
+    "near_duplicate_threshold": (0.5, {}),
+    "decontaminate": (False, {}),
     "tokenizer": (lambda folder: str(folder / "tokenizer"), {"tokenizer": {"vocab_size": 32_000}}),
     "algorithm": ("smaller", {}),
     "vocab_size": (540, {}),
@@ -135,6 +145,8 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
 # Keys with tests of their own, and where: what they change is not seen in one run folder of one process.
 ELSEWHERE = {
     "restore_callback_states_from_checkpoint": "below",
+    "strict": "test_awkward_corpus.py",
+    "preprocessing_num_workers": "test_documents.py",
     **dict.fromkeys(("project", "wandb_tags", "wandb_notes"), "test_trackers.py"),
     "fsdp": "test_processes.py",
     "ddp_find_unused_parameters": "test_plan.py",

@@ -237,7 +237,7 @@ def run_python(*arguments: str) -> "subprocess.CompletedProcess[str]":
         "from hindi_babylm.run import main; main(['--help'])",
         "from hindi_babylm.commands import main; main(['--help'])",
         "from hindi_babylm.commands import main; main(['run', '--help'])",
-        "import hindi_babylm.recipe.parsing, hindi_babylm.corpus.splits, hindi_babylm.modeling",
+        "import hindi_babylm.recipe.parsing, hindi_babylm.corpus.sources, hindi_babylm.modeling",
     ],
 )
 def test_import_and_help_load_no_heavy_library(code: str) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from hindi_babylm.corpus.sources import FORMATS
+from hindi_babylm.corpus.reading import FORMATS
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.recipe.sections import SECTIONS
 from hindi_babylm.run import main
 
 ALL_SECTIONS = ", ".join(SECTIONS)
-SOURCE_KEYS = "path, hub_id, bundled, name, text_column, config, split, revision, sample_by, max_words"
+SOURCE_KEYS = (
+    "path, hub_id, bundled, name, text_column, config, split, revision, streaming, sample_by, weight, max_words"
+)
 BEST = "the best model is loaded from a checkpoint of its evaluation"
 
 
@@ -182,15 +184,45 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     ({"corpus": {"sources": [{"path": 5}]}}, "r.json: corpus.sources: path = 5: expected text"),
     (
         {"corpus": {"sources": [{"path": "x", "max_words": 0}]}},
-        "r.json: corpus.sources: max_words = 0: expected a whole number of at least 1",
+        "r.json: corpus.sources: max_words = 0: expected at least 1",
     ),
     (
         {"corpus": {"sources": [{"path": "x", "max_words": True}]}},
-        "r.json: corpus.sources: max_words = true: expected a whole number of at least 1",
+        "r.json: corpus.sources: max_words = true: expected a whole number",
     ),
     (
         {"corpus": {"sources": [{"path": "x", "sample_by": "lines"}]}},
-        'r.json: corpus.sources: sample_by = "lines": expected one of line, paragraph, document',
+        'r.json: corpus.sources: sample_by = "lines": expected one of line, paragraph, document; '
+        "did you mean 'line'?",
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "weight": "2"}]}},
+        'r.json: corpus.sources: weight = "2": expected a number; write it without quotes',
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "weight": 0}]}},
+        "r.json: corpus.sources: weight = 0.0: expected more than 0",
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "streaming": True}]}},
+        'r.json: corpus.sources: {"path": "x", "streaming": true}: streaming goes with hub_id: leave it out',
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "weight": 1}]}},
+        "r.json: corpus: weights share out a budget: give max_words or max_bytes too, or leave the weights out",
+    ),
+    (
+        {"corpus": {"sources": [{"path": "x", "weight": 1}, {"path": "y"}], "max_words": 9}},
+        "r.json: corpus: source 'y' has no weight, but 'x' has one: give every source a weight or a max_words",
+    ),
+    (
+        {"corpus": {"max_words": 9, "max_bytes": 9}},
+        "r.json: corpus.max_words and max_bytes are one budget in two units: leave one out",
+    ),
+    ({"corpus": {"max_document_words": 5}}, "r.json: corpus.max_document_words = 5: expected at least 100"),
+    (
+        {"corpus": {"near_duplicate_threshold": 1.5}},
+        "r.json: corpus.near_duplicate_threshold = 1.5: expected more than 0 and at most 1",
     ),
     # contradictions
     (
@@ -576,7 +608,7 @@ def test_data_that_cannot_be_trained_on(capfd: pytest.CaptureFixture[str]) -> No
     message = f"corpus: './no.txt' matches no readable file; a source is a file, a folder or a glob of {kinds}, or a "
     check_refused({}, ["--corpus", "./no.txt"], message + "dataset id of the hub", capfd)
 
-    message = "corpus: no document with a word in it among the sources [{'path': 'blank.txt'}]"
+    message = "corpus: 'blank.txt' is empty; mend it or leave it out"
     check_refused(corpus_of("blank.txt", " \n\n \n"), [], message, capfd)
 
     message = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import regex
 
-from hindi_babylm.corpus.sources import stable_hash
+from hindi_babylm.corpus.hashing import stable_hash
 from hindi_babylm.orthography import normalize
 
 if TYPE_CHECKING:

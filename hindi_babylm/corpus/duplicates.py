@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.corpus.contamination import ngram_hashes, word_hashes
-from hindi_babylm.corpus.sources import stable_hash
+from hindi_babylm.corpus.hashing import stable_hash
 from hindi_babylm.orthography import normalize
 from hindi_babylm.storage import UserError
 

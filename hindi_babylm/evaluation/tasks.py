@@ -100,6 +100,17 @@ def check_tasks(tokenizer: "PreTrainedTokenizerFast", tasks: Sequence[str], *, b
         encode_pairs(tokenizer, load_pairs(TASKS[task]), block_size=block_size)
 
 
+def task_texts(task: str) -> list[str]:
+    """Return the sentences of a task, which no model that it measures may have been trained on.
+
+    >>> len(task_texts("hindi_pairs_pud"))
+    1120
+    """
+    from hindi_babylm.evaluation.minimal_pairs import load_pairs
+
+    return [sentence for pair in load_pairs(TASKS[task]) for sentence in (pair.good, pair.bad)]
+
+
 def continue_texts(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerFast",

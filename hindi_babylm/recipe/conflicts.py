@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
-from hindi_babylm.recipe.checking import Key, show
+from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.optimizers import OPTIMIZER_PACKAGES, check_optimizer_arguments
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import SOURCE_KEYS, Recipe
@@ -83,17 +84,24 @@ def _check_corpus(recipe: Recipe) -> None:
         kinds = [kind for kind in ("path", "hub_id", "bundled") if kind in source]
         if len(kinds) != 1:
             raise UserError(f"{where}: {show(source)} must have exactly one of path, hub_id, bundled")
-        for key, value in source.items():
+        for key, value in list(source.items()):
             if key not in SOURCE_KEYS:
                 raise UserError(f"{where}: unknown key {key!r} in {show(source)}; {suggestion(key, SOURCE_KEYS)}")
-            wanted = int if key == "max_words" else str
-            if type(value) is not wanted or (wanted is int and int(value) < 1):
-                expected = "a whole number of at least 1" if wanted is int else "text"
-                raise UserError(f"{where}: {key} = {show(value)}: expected {expected}")
-        if source.get("sample_by", "line") not in ("line", "paragraph", "document"):
-            raise UserError(
-                f"{where}: sample_by = {show(source['sample_by'])}: expected one of line, paragraph, document"
-            )
+            hint, checks = SOURCE_KEYS[key]
+            source[key] = check_value(f"{where}: {key}", value, Key("corpus", hint, checks, None))
+        if source.get("streaming") and "hub_id" not in source:
+            raise UserError(f"{where}: {show(source)}: streaming goes with hub_id: leave it out")
+    try:
+        check_weights(recipe.corpus.sources, limit=recipe.corpus.max_bytes or recipe.corpus.max_words)
+    except UserError as error:
+        raise UserError(f"{recipe.path}: {error}") from error
+    if recipe.corpus.max_words is not None and recipe.corpus.max_bytes is not None:
+        raise UserError(f"{recipe.path}: corpus.max_words and max_bytes are one budget in two units: leave one out")
+    if recipe.corpus.near_duplicate_threshold is not None and importlib.util.find_spec("datasketch") is None:
+        raise UserError(
+            f"{recipe.path}: corpus.near_duplicate_threshold needs the package datasketch, which is not installed: "
+            "pip install 'hindi-babylm[dedup]', or leave near_duplicate_threshold out"
+        )
 
 
 def _check_model(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import LEVELS
+from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
@@ -17,18 +18,21 @@ from hindi_babylm.training.specification import PRECISIONS, SpecificationDefault
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
 
-SOURCE_KEYS = (
-    "path",
-    "hub_id",
-    "bundled",
-    "name",
-    "text_column",
-    "config",
-    "split",
-    "revision",
-    "sample_by",
-    "max_words",
-)
+# What an object of corpus.sources may hold: the type of each key, and its bounds.
+SOURCE_KEYS: dict[str, tuple[type, dict[str, Any]]] = {
+    "path": (str, {}),
+    "hub_id": (str, {}),
+    "bundled": (str, {}),
+    "name": (str, {}),
+    "text_column": (str, {}),
+    "config": (str, {}),
+    "split": (str, {}),
+    "revision": (str, {}),
+    "streaming": (bool, {}),
+    "sample_by": (str, {"choices": ("line", "paragraph", "document")}),
+    "weight": (float, {"above": 0}),
+    "max_words": (int, {"low": 1}),
+}
 
 
 def _option(help: str, default: Any = None, **checks: Any) -> Any:
@@ -45,9 +49,17 @@ class CorpusSection:
 
     sources: list[dict[str, Any]] = _option("Objects of one path, hub_id or bundled each.", [{"bundled": "all"}])
     max_words: int | None = _option("Budget of all splits together, in words.", None, low=1)
+    max_bytes: int | None = _option("The same in bytes of UTF-8, in place of words.", None, low=1)
     validation_fraction: float = _option("Validation split, share of the works.", 0.1, above=0, below=1)
     test_fraction: float = _option("Test split, share of the works.", 0.1, above=0, below=1)
     split_seed: int = _option("Seed of the split and of the budget's choice.", 0)
+    hygiene: list[str] = _option("Cleaning steps, in order.", list(STEPS), choices=STEPS)
+    min_words: int = _option("Shorter documents are dropped, in words.", 1, low=1)
+    max_document_words: int = _option("Longer documents are split, in words.", 50_000, low=100)
+    near_duplicate_threshold: float | None = _option("Jaccard similarity of a near duplicate.", None, above=0, high=1)
+    decontaminate: bool = _option("Cut what train shares with held-out text.", True)
+    strict: bool = _option("Refuse what would be dropped or mended.", False)
+    preprocessing_num_workers: int | None = _option("Processes that clean; all cores by default.", None, low=1)
 
 
 @dataclass

@@ -1,0 +1,290 @@
+"""Sources -> train, validation and test within a budget, without duplicates and overlap, and the ledger of it all."""
+
+import functools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hindi_babylm.console import bar, tell_end, warn
+from hindi_babylm.corpus.budget import fill, ranks
+from hindi_babylm.corpus.contamination import ngrams_of, remove_overlap
+from hindi_babylm.corpus.duplicates import exact_duplicates, near_duplicates
+from hindi_babylm.corpus.hygiene.cleaning import STEPS
+from hindi_babylm.corpus.ledger import BYTE_PREMIUM, EXAMPLES_PER_REASON, EXCERPT, Ledger
+from hindi_babylm.corpus.sources import check_weights, load_source, name_of
+from hindi_babylm.corpus.splits import SPLITS, split_places
+from hindi_babylm.corpus.workers import map_in_order
+from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
+from hindi_babylm.storage import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+COLUMNS = ["text", "source", "document_id", "work", "words", "bytes", "aksharas"]
+OVERLAP = "overlap"
+# Of a stream: what duplicates of other sources may take away again.
+STREAM_MARGIN = 1.1
+OVERLAP_BATCH = 500  # documents
+# What a person chose to leave out; every other loss ends a strict build.
+CHOSEN = ("source max_words", "weight", "max_words", "max_bytes")
+LOSSLESS = ("nfc", "spaces", "long_lines", "split")
+
+
+def build_corpus(
+    *,
+    sources: Sequence[Mapping[str, Any]],
+    max_words: int | None = None,
+    max_bytes: int | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    hygiene: Sequence[str] = tuple(STEPS),
+    min_words: int = 1,
+    max_document_words: int = 50_000,
+    near_duplicate_threshold: float | None = None,
+    decontaminate: bool = True,
+    held_out: Mapping[str, Iterable[str]] | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+) -> "tuple[DatasetDict, Ledger]":
+    """Read `sources` into train, validation and test splits of whole, clean documents, and account for them.
+
+    Each source is one of `{"path": file, folder or glob}`, `{"hub_id": ...}` or `{"bundled": name}`; see
+    `load_source`. Of documents with equal text, or with a Jaccard similarity of their word shingles estimated at
+    `near_duplicate_threshold` or more, the first is kept. `max_words` (whitespace tokens) or `max_bytes` (UTF-8)
+    bounds the three splits together: documents are taken in a seeded order until the next one would pass it; a
+    source's `weight` gives its share of it, its `max_words` a bound of its own. Documents of one `work` share a
+    split. All choices hang on hashes of ids and texts alone, so neither the order of files, the number of `workers`
+    nor a larger budget moves a document from one split to another. `decontaminate` cuts out of the training text
+    what it shares with validation, test and the texts of `held_out`; `strict` refuses what would be dropped or
+    mended. Returns documents with columns `text, source, document_id, work, words, bytes, aksharas`.
+
+    Raises UserError when a source cannot be read or a split would be empty.
+
+    >>> texts, ledger = build_corpus(sources=[{"bundled": "pratham_storyweaver"}], max_words=50_000)
+    >>> print({split: len(documents) for split, documents in texts.items()})
+    {'train': 71, 'validation': 11, 'test': 11}
+    >>> print(ledger.words("train"), ledger.words(), ledger.dropped["max_words"]["documents"])
+    35431 49425 32
+    """
+    import datasets
+
+    unit, limit = ("bytes", max_bytes) if max_bytes is not None else ("words", max_words)
+    check_weights(sources, limit=limit)
+    ledger, parts = Ledger(), []
+    for source in sources:
+        documents, cleaning = load_source(
+            source,
+            hygiene=hygiene,
+            min_words=min_words,
+            max_document_words=max_document_words,
+            near_duplicates=near_duplicate_threshold is not None,
+            seed=split_seed,
+            stop_after=_wanted(source, sources, unit=unit, limit=limit),
+            workers=workers,
+        )
+        parts.append(documents)
+        ledger.merge(cleaning)
+    documents = datasets.concatenate_datasets(parts)
+    if not len(documents):
+        raise UserError(f"corpus: no document is left of {', '.join(map(name_of, sources))}: {_losses(ledger)}")
+
+    columns = documents.select_columns(["words", "bytes", "id_hash", "work_hash", "key"]).with_format("arrow")[:]
+    facts = {name: columns[name].to_numpy() for name in columns.column_names}
+    place = ranks(facts["id_hash"], seed=split_seed)
+    origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    rows = np.lexsort((facts["key"], place, origin))
+    drop = functools.partial(_drop, ledger, documents, facts)
+    rows = drop("duplicate", rows, [first is None for first in exact_duplicates(facts["key"][rows])])
+    if near_duplicate_threshold is not None:
+        signatures = np.stack([np.frombuffer(s, dtype=np.uint32) for s in documents.select(rows)["signature"]])
+        kept = [first is None for first in near_duplicates(signatures, threshold=near_duplicate_threshold)]
+        rows = drop("near duplicate", rows, kept)
+    rows = _mix(rows, sources, origin, facts, unit=unit, limit=limit, drop=drop)
+    rows = rows[np.lexsort((facts["key"][rows], place[rows]))]
+    if limit is not None:
+        rows = drop(f"max_{unit}", rows, np.arange(len(rows)) < fill(facts[unit][rows], limit), limit=limit)
+
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    of = split_places(facts["work_hash"][rows], **fractions, seed=split_seed)
+    splits = datasets.DatasetDict()
+    for number, split in enumerate(SPLITS):
+        chosen = rows[of == number]
+        if not len(chosen):
+            works = len(np.unique(facts["work_hash"][rows]))
+            raise UserError(
+                f"corpus: the {split} split got none of the {works} works; give more documents (a .txt file is cut at "
+                'blank lines; "sample_by": "line" in its source makes each line a document), a larger '
+                "validation_fraction or test_fraction, or another split_seed"
+            )
+        splits[split] = documents.select(chosen).select_columns(COLUMNS)
+    if decontaminate:
+        texts = [splits["validation"]["text"], splits["test"]["text"], *(held_out or {}).values()]
+        splits["train"] = _without_overlap(splits["train"], texts, ledger, workers=workers)
+    for split, part in splits.items():
+        ledger.keep(split, part["source"], {amount: part[amount] for amount in ("words", "bytes", "aksharas")})
+    used = sum(entry["bytes"] for kept in ledger.kept.values() for entry in kept.values())
+    ledger.budget = {
+        "unit": unit,
+        "limit": limit,
+        "used": ledger.words() if unit == "words" else used,
+        "bytes": used,
+        "english_bytes": round(used / BYTE_PREMIUM),
+    }
+    ledger.verify()
+    if strict:
+        _refuse_losses(ledger)
+    return splits, ledger
+
+
+def _wanted(
+    source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], *, unit: str, limit: int | None
+) -> tuple[str, float] | None:
+    """Return unit and amount of text that a stream is read for, or None for a source that is read whole."""
+    if not source.get("streaming"):
+        return None
+    bounds: list[tuple[str, float]] = []
+    if source.get("max_words") is not None:
+        bounds.append(("words", source["max_words"]))
+    elif source.get("weight") is not None and limit is not None:
+        bounds.append((unit, limit * source["weight"] / sum(other.get("weight") or 0 for other in sources)))
+    elif limit is not None:
+        bounds.append((unit, limit))
+    if not bounds:
+        raise UserError(
+            f"corpus: a stream has no end: give {name_of(source)!r} a max_words, or the corpus a max_words or max_bytes"
+        )
+    return bounds[0][0], STREAM_MARGIN * bounds[0][1]
+
+
+def _drop(
+    ledger: Ledger,
+    documents: "Dataset",
+    facts: Mapping[str, np.ndarray],
+    reason: str,
+    rows: np.ndarray,
+    kept: "Sequence[bool] | np.ndarray",
+    *,
+    limit: float | None = None,
+) -> np.ndarray:
+    """Return the `kept` ones of `rows`, and book the others; with a `limit`, refuse one that keeps nothing."""
+    mask = np.asarray(kept, dtype=bool)
+    if limit is not None and len(rows) and not mask.any():
+        raise UserError(f"corpus: {reason} {limit:g} is too small for a single document; raise it")
+    gone = rows[~mask]
+    if len(gone):
+        first = documents.select(gone[:EXAMPLES_PER_REASON])
+        examples = [{"document_id": row["document_id"], "text": row["text"][:EXCERPT]} for row in first]
+        amounts = {unit: int(facts[unit][gone].sum()) for unit in ("words", "bytes")}
+        ledger.merge(Ledger(dropped={reason: {"documents": len(gone), **amounts, "examples": examples}}))
+    return np.asarray(rows[mask])
+
+
+def _mix(
+    rows: np.ndarray,
+    sources: Sequence[Mapping[str, Any]],
+    origin: np.ndarray,
+    facts: Mapping[str, np.ndarray],
+    *,
+    unit: str,
+    limit: int | None,
+    drop: Any,
+) -> np.ndarray:
+    """Keep of each source, in its order, what its cap and its weight let in: exact to one document."""
+    parts: list[np.ndarray] = []
+    for number, source in enumerate(sources):
+        part = rows[origin[rows] == number]
+        if (cap := source.get("max_words")) is not None:
+            part = drop("source max_words", part, np.arange(len(part)) < fill(facts["words"][part], cap), limit=cap)
+        parts.append(part)
+    weights = [float(source.get("weight") or 0) for source in sources]
+    if limit is not None and any(weights):
+        rest = limit - sum(
+            int(facts[unit][part].sum()) for part, weight in zip(parts, weights, strict=True) if not weight
+        )
+        if rest <= 0:
+            raise UserError(
+                f"corpus: the capped sources fill the budget of {limit:,} {unit}, which leaves nothing for those with "
+                "a weight; raise it, or lower a source's max_words"
+            )
+        for number, weight in enumerate(weights):
+            if not weight:
+                continue
+            share, part = rest * weight / sum(weights), parts[number]
+            there = int(facts[unit][part].sum())
+            if there < share:
+                warn(
+                    f"corpus: {name_of(sources[number])} has {there:,} {unit}, fewer than the {share:,.0f} of its "
+                    f"weight {weight:g}: the mix is short of it"
+                )
+            part = drop("weight", part, np.arange(len(part)) < fill(facts[unit][part], share), limit=share)
+            parts[number] = part
+    return np.concatenate(parts)
+
+
+def _without_overlap(
+    train: "Dataset", held_out: Iterable[Iterable[str]], ledger: Ledger, *, workers: int | None
+) -> "Dataset":
+    """Cut out of the training documents the passages that they share with held-out texts, and book them."""
+    import datasets
+
+    started = time.monotonic()
+    ngrams = ngrams_of(text for texts in held_out for text in texts)
+    batches = ((start, train[start : start + OVERLAP_BATCH]["text"]) for start in range(0, len(train), OVERLAP_BATCH))
+    changed: dict[int, str] = {}
+    with bar("Decontaminating", len(train), unit=" documents") as progress:
+        for results in map_in_order(functools.partial(_cut_batch, held_out=ngrams), batches, workers=workers):
+            changed |= results
+            progress.update(min(OVERLAP_BATCH, len(train) - progress.n))
+    tell_end("Decontaminating", f"{len(train):,} documents", started)
+    if not changed:
+        return train
+    columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+    for row, text in changed.items():
+        document = train[row]
+        words, size = count_words(text), count_bytes(text)
+        booking = {"document_id": document["document_id"], "text": document["text"]}
+        if words:
+            ledger.change(OVERLAP, words=document["words"] - words, size=document["bytes"] - size, **booking)
+            values = {**document, "text": text, "words": words, "bytes": size, "aksharas": count_aksharas(text)}
+            for column in COLUMNS:
+                columns[column].append(values[column])
+        else:
+            ledger.drop(OVERLAP, words=document["words"], size=document["bytes"], **booking)
+    whole = [row for row in range(len(train)) if row not in changed]
+    mended = datasets.Dataset.from_dict(columns, features=train.features)
+    # Back into the order that they had.
+    places = whole + [row for row in changed if count_words(changed[row])]
+    return datasets.concatenate_datasets([train.select(whole), mended]).select(np.argsort(places))
+
+
+def _cut_batch(batch: tuple[int, Sequence[str]], *, held_out: Any) -> dict[int, str]:
+    """Return the texts of a batch that lost a passage, by row."""
+    start, texts = batch
+    cut = {start + row: remove_overlap(text, held_out) for row, text in enumerate(texts)}
+    return {row: text for row, (text, passages) in cut.items() if passages}
+
+
+def _losses(ledger: Ledger) -> str:
+    """Return what was dropped, with the first example of each reason, in one line."""
+    told = []
+    for reason, entry in ledger.dropped.items():
+        first = entry["examples"][0]
+        told.append(
+            f"{entry['documents']:,} dropped as {reason!r}, first {first['document_id']!r} ({first['text'][:60]!r})"
+        )
+    return "; ".join(told) or "they hold none"
+
+
+def _refuse_losses(ledger: Ledger) -> None:
+    """Raise UserError for the first reason by which a strict corpus would lose or change text."""
+    losses = {reason: ("dropped", entry) for reason, entry in ledger.dropped.items() if reason not in CHOSEN}
+    losses |= {reason: ("changed", entry) for reason, entry in ledger.changed.items() if reason not in LOSSLESS}
+    for reason, (what, entry) in losses.items():
+        first = entry["examples"][0]
+        raise UserError(
+            f"corpus: strict, but {entry.get('touched', entry['documents']):,} documents would be {what} by "
+            f"{reason!r}, first {first['document_id']!r} ({first['text'][:60]!r}); mend them, or leave strict out"
+        )
