@@ -72,8 +72,9 @@ def invisible(text: str) -> str:
     """
     if not _INVISIBLE.search(text):
         return text
-    paired = _PAIR.sub(lambda pair: pair.group().encode("utf-16-le", "surrogatepass").decode("utf-16-le"), text)
-    return _INVISIBLE.sub("", paired)
+    if _PAIR.search(text):
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return _INVISIBLE.sub("", text)
 
 
 def joiners(text: str) -> str:

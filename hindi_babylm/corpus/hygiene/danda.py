@@ -7,6 +7,7 @@ _DEVANAGARI = "\u0900-\u0963\u0966-\u097f"
 # One or two pipes, before a space, a closing mark or the end of the line.
 _PIPE = re.compile(rf"(?<!\|)\|\|?(?=[ {_CLOSERS}]|$)")
 _AFTER_DEVANAGARI = re.compile(f"[{_DEVANAGARI}][{_CLOSERS}]{{0,3}} ?$")
+_CANDIDATE = re.compile(rf"[{_DEVANAGARI}][{_CLOSERS}]{{0,3}} ?\|")
 _LINE_END = re.compile(rf"[।॥?!|][{_CLOSERS}]{{0,3}}$")
 _VERSE_NUMBER = re.compile(r"(॥ ?[0-9०-९]{1,4} ?)\|\|(?!\|)")
 _MOTTO = re.compile(rf"\|\|([^|]*[{_DEVANAGARI}] ?)\|\|")
@@ -31,6 +32,8 @@ def danda(text: str) -> str:
 
 
 def _mend(line: str) -> str:
+    if not _CANDIDATE.search(line):
+        return line
     bare = line.strip()
     if motto := _MOTTO.fullmatch(bare):
         return line.replace(bare, f"॥{motto[1]}॥")
