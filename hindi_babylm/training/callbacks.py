@@ -111,6 +111,7 @@ class Console(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.told = len(self.metrics["train_loss"])  # of a resumed run, those before it
         if state.is_world_process_zero:
             warmup = args.get_warmup_steps(state.max_steps)
             capped = f" (a tenth of the run; {args.warmup_steps:g} asked for)" if warmup < args.warmup_steps else ""
