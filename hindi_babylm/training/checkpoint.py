@@ -39,12 +39,17 @@ _NUMBERED = re.compile(r"checkpoint_(?:epoch|step)_(\d+)\.pt")
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write `checkpoint` so that the file under its final name is always whole.
 
+    Raises OSError when it cannot be written.
+
     >>> save_checkpoint(Path("checkpoint_epoch_1.pt"), {"epoch": 1, "val_loss": 3.9856})
     >>> read_checkpoint("checkpoint_epoch_1.pt")["val_loss"]
     3.9856
     """
-    with write_atomically(path) as temporary:
-        torch.save({"format": FORMAT, **checkpoint}, temporary)
+    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, **checkpoint}, file)
+        except RuntimeError as error:  # the archive's end, which torch cannot write after the disk's error
+            raise error.__context__ or error from None
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
