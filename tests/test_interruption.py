@@ -79,6 +79,34 @@ def test_signal_in_an_epoch_costs_nothing_with_the_default_strategies(
         assert_equal_runs(recipe.parent / "run", recipe.parent / f"stopped-{stop}")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_steps": 13},
+        {"max_steps": 13, "save_strategy": "steps", "save_steps": 4, "load_best_model_at_end": False},
+        {"num_train_epochs": 2, "early_stopping_patience": 1, "learning_rate": 1e-30, "weight_decay": 0.0},
+    ],
+    ids=str,
+)
+def test_signal_in_the_last_step_costs_nothing(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Stopped in its last step, with the evaluation to come, a run says 75 and then ends as one left alone."""
+    recipe = write_recipe(**settings)
+    main([str(recipe)])
+    copy = moved(recipe, "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Interruption, "on_step_end", signalling_at(results_of(recipe.parent / "run")["training"]["steps"])
+        )
+        with pytest.raises(SystemExit) as ended:
+            main([str(copy)])
+    assert ended.value.code == 75
+    assert not (recipe.parent / "stopped" / "final_model").exists()
+    main([str(copy)])
+    assert_equal_runs(recipe.parent / "run", recipe.parent / "stopped")
+
+
 def killed_recipe(write_recipe: WriteRecipe, architecture: str) -> Path:
     """Return a recipe with dropout and accumulation that writes a checkpoint every other step."""
     return write_recipe(

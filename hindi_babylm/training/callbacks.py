@@ -193,5 +193,10 @@ def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def is_whole(epoch: float | None) -> bool:
-    """Tell whether a run stands at the end of an epoch."""
+    """Tell whether a run stands at the end of a whole epoch."""
     return epoch == int(epoch or 0)
+
+
+def ends_epoch(state: TrainerState) -> bool:
+    """Tell whether the step is the last of its epoch, which `max_steps` may cut short: an evaluation may follow."""
+    return is_whole(state.epoch) or state.global_step >= state.max_steps

@@ -23,7 +23,7 @@ from transformers.training_args import ParallelMode
 
 from hindi_babylm.console import say, warn
 from hindi_babylm.storage import UserError, differing_keys, first_line, write_atomically
-from hindi_babylm.training.callbacks import is_whole
+from hindi_babylm.training.callbacks import ends_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -173,7 +173,7 @@ class CheckpointWriter(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let the evaluation of an epoch come before a checkpoint at its end, which a resumed run would else miss."""
-        if control.should_save and is_whole(state.epoch) and args.eval_strategy == IntervalStrategy.EPOCH:
+        if control.should_save and ends_epoch(state) and args.eval_strategy == IntervalStrategy.EPOCH:
             control.should_save, self._postponed = False, True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hindi_babylm.signals import interruption_signals
-from hindi_babylm.training.callbacks import is_whole
+from hindi_babylm.training.callbacks import ends_epoch
 
 AGREE_EVERY = 10  # steps at most between two agreements of several processes
 
@@ -47,15 +47,15 @@ class Interruption(TrainerCallback):
         if self.asked:
             self.agreed = True
             # At the end of an epoch its evaluation comes first: a checkpoint without it would lose it.
-            control.should_save = control.should_save or not is_whole(state.epoch)
+            control.should_save = control.should_save or not ends_epoch(state)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.agreed:
             # An epoch that was left in the middle has no end: what belongs to it is done by the run that goes on.
-            control.should_save = is_whole(state.epoch)
-            control.should_evaluate = control.should_evaluate and is_whole(state.epoch)
+            control.should_save = ends_epoch(state)
+            control.should_evaluate = control.should_evaluate and ends_epoch(state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Only now: the checkpoint says whether the run had ended by itself.
