@@ -273,6 +273,29 @@ def test_second_interrupt_ends_a_single_process_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize(
+    ("processes", "name"), [(1, "SIGTERM"), (1, "SIGUSR1"), (2, "SIGTERM"), (2, "SIGUSR1"), (2, "SIGINT")]
+)
+def test_a_repeated_signal_is_ignored(capfd: pytest.CaptureFixture[str], processes: int, name: str) -> None:
+    """A launcher may pass on what the processes have got already: it is told once, and ends none of them."""
+    number, reached = getattr(signal, name), []
+    arguments, interruption = SimpleNamespace(world_size=processes), Interruption()
+    state, control = SimpleNamespace(is_world_process_zero=True), SimpleNamespace()
+    before = signal.signal(number, lambda *arguments: reached.append(arguments))
+    try:
+        interruption.on_train_begin(arguments, state, control)  # type: ignore[arg-type]
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+        assert interruption.asked
+        interruption.on_train_end(arguments, state, control)  # type: ignore[arg-type]
+        assert reached == []
+        assert capfd.readouterr().err == "Interrupted: a checkpoint is written after this step\n"
+        os.kill(os.getpid(), number)  # whoever had it before has it again
+        assert len(reached) == 1
+    finally:
+        signal.signal(number, before)
+
+
 def test_signal_after_the_last_step_ends_the_run_after_its_export(
     write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
