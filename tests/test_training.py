@@ -525,13 +525,14 @@ def test_muon_follows_the_schedule(make: Make) -> None:
             "_maybe_log_save_evaluate",
             "self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate",
         ),
+        ("_prepare_for_training", "self, max_steps, train_dataloader, resume_from_checkpoint"),
         ("_save_checkpoint", "self, model, trial"),
         ("_load_best_model", "self"),
         ("_get_train_sampler", "self, train_dataset"),
     ],
 )
 def test_private_hooks_are_what_we_override(name: str, parameters: str) -> None:
-    """The private hooks of the stock Trainer still have the signature that ours replace."""
+    """The private hooks of the stock Trainer still have the signature that ours replace or call."""
     assert ", ".join(inspect.signature(getattr(Trainer, name)).parameters) == parameters
     assert inspect.signature(getattr(HindiLanguageModelTrainer, name)).parameters.keys() == (
         inspect.signature(getattr(Trainer, name)).parameters.keys()

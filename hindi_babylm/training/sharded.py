@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import TrainerState
+
 from hindi_babylm.console import warn
 from hindi_babylm.storage import UserError, differing_keys, read_json, write_json
 
@@ -35,13 +37,16 @@ def write_facts(trainer: "HindiLanguageModelTrainer") -> None:
     path = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
     path.mkdir(parents=True, exist_ok=True)
     if trainer.is_world_process_zero():
-        write_json(
-            path / FACTS, {**_conditions(trainer), "seconds": trainer.seconds, "run_ids": trainer.trackers.run_ids}
-        )
+        facts = {
+            "seconds": trainer.seconds,
+            "finished": trainer.control.should_training_stop,
+            "run_ids": trainer.trackers.run_ids,
+        }
+        write_json(path / FACTS, {**_conditions(trainer), **facts})
 
 
-def read_facts(trainer: "HindiLanguageModelTrainer", path: Path) -> float:
-    """Take up the tracker runs of a sharded checkpoint and return the seconds trained before it.
+def read_facts(trainer: "HindiLanguageModelTrainer", path: Path) -> dict[str, Any]:
+    """Take up the tracker runs of a sharded checkpoint and return its `seconds` of training and if it had `finished`.
 
     Raises UserError when it was written by another recipe, precision or number of processes, or by another program.
     """
@@ -59,7 +64,18 @@ def read_facts(trainer: "HindiLanguageModelTrainer", path: Path) -> float:
             "was, or begin again with --overwrite"
         )
     trainer.trackers.run_ids |= facts["run_ids"]
-    return float(facts["seconds"])
+    return facts
+
+
+def load_finished(trainer: "HindiLanguageModelTrainer", path: Path) -> TrainerState:
+    """Load the weights of a sharded checkpoint, outside of the training loop, which has no step left; return its state.
+
+    Every process must call it.
+    """
+    state: TrainerState = TrainerState.load_from_json(str(path / "trainer_state.json"))
+    # Private: what the stock loop does before its first step.
+    trainer._prepare_for_training(state.max_steps, trainer.get_train_dataloader(), str(path))
+    return state
 
 
 def _conditions(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:

@@ -39,7 +39,7 @@ from hindi_babylm.training.checkpoint import (
 )
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
 from hindi_babylm.training.muon import build_muon
-from hindi_babylm.training.sharded import read_facts, write_facts
+from hindi_babylm.training.sharded import load_finished, read_facts, write_facts
 from hindi_babylm.training.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ class HindiLanguageModelTrainer(Trainer):
         self._seconds_before, self._started = 0.0, time.monotonic()
         if not str(resume_from_checkpoint).endswith(".pt"):
             if isinstance(resume_from_checkpoint, (str, Path)):
-                self._seconds_before = read_facts(self, Path(resume_from_checkpoint))
+                facts = read_facts(self, Path(resume_from_checkpoint))
+                self._seconds_before = facts["seconds"]
+                if facts["finished"]:
+                    return _take_up_end(self, load_finished(self, Path(resume_from_checkpoint)))
             return super().train(resume_from_checkpoint, *args, **kwargs)
         path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
         checkpoint = read_checkpoint(path)
@@ -136,7 +139,8 @@ class HindiLanguageModelTrainer(Trainer):
         self._seconds_before = checkpoint["seconds"]
         self.trackers.run_ids |= checkpoint.get("tracker_run_ids", {})
         if checkpoint["finished"]:
-            return self._restore_finished(checkpoint)
+            self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
+            return _take_up_end(self, TrainerState(**checkpoint["trainer_state"]))
         with unpacked(checkpoint, folder, self.args) as stock_folder:
             return super().train(stock_folder, *args, **kwargs)
 
@@ -244,16 +248,17 @@ class HindiLanguageModelTrainer(Trainer):
         checkpoint = read_checkpoint(Path(self.state.best_model_checkpoint) / BEST)
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
 
-    def _restore_finished(self, checkpoint: Mapping[str, Any]) -> TrainOutput:
-        """Take up the state of a run that had ended when the checkpoint was written: there is no step to train."""
-        self.state = TrainerState(**checkpoint["trainer_state"])
-        self.state.init_training_references(self, self.state.max_steps, self.state.num_train_epochs, None)
-        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
-        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-            self._load_best_model()
-        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
-        return TrainOutput(self.state.global_step, checkpoint["train_loss"] or 0.0, {"train_runtime": 0.0})
+
+def _take_up_end(trainer: HindiLanguageModelTrainer, state: TrainerState) -> TrainOutput:
+    """Take up the state of a run that had ended when its checkpoint was written: there is no step to train."""
+    trainer.state = state
+    state.init_training_references(trainer, state.max_steps, state.num_train_epochs, None)
+    trainer.control = trainer.callback_handler.on_train_begin(trainer.args, state, trainer.control)
+    if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        trainer._load_best_model()
+    trainer.control = trainer.callback_handler.on_train_end(trainer.args, state, trainer.control)
+    losses = trainer.metrics["train_loss"]
+    return TrainOutput(state.global_step, losses[-1] if losses else 0.0, {"train_runtime": 0.0})
 
 
 def _whole(norm: torch.Tensor | float, device: torch.device) -> torch.Tensor:
