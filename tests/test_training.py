@@ -525,6 +525,7 @@ def test_muon_follows_the_schedule(make: Make) -> None:
             "_maybe_log_save_evaluate",
             "self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate",
         ),
+        ("_determine_best_metric", "self, metrics, trial"),
         ("_prepare_for_training", "self, max_steps, train_dataloader, resume_from_checkpoint"),
         ("_save_checkpoint", "self, model, trial"),
         ("_load_best_model", "self"),

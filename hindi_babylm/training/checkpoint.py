@@ -118,12 +118,12 @@ def copy_as_best(path: Path, folder: Path) -> Path:
     return best
 
 
-def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write: bool) -> None:
+def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write: bool, needed: bool) -> None:
     """Let `folder` hold the best checkpoint that the state of `checkpoint`, read from `path`, speaks of.
 
     A kill may have come between the two names of the best checkpoint, and a named checkpoint may be of another
     folder, which is left as it is. Only the process that may `write` touches files. Raises UserError when the best
-    checkpoint is nowhere to be had.
+    checkpoint is `needed` and nowhere to be had; where it is not, none may have been written at the best evaluation.
     """
     state = checkpoint["trainer_state"]
     step = state["best_global_step"]
@@ -144,10 +144,11 @@ def adopt_best(checkpoint: Mapping[str, Any], path: Path, folder: Path, *, write
             if candidate != folder / BEST:
                 copy_as_best(candidate, folder)
             return
-    raise UserError(
-        f"{path}: its best evaluation was at step {step}, but no whole checkpoint of that step is beside it: "
-        "take a later checkpoint, or begin again with --overwrite"
-    )
+    if needed:
+        raise UserError(
+            f"{path}: its best evaluation was at step {step}, but no whole checkpoint of that step is beside it: "
+            "take a later checkpoint, or begin again with --overwrite"
+        )
 
 
 def rotate_checkpoints(folder: Path, *, limit: int | None) -> None:

@@ -135,7 +135,8 @@ class HindiLanguageModelTrainer(Trainer):
         path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
         checkpoint = read_checkpoint(path)
         check_fit(checkpoint, self, path=path)
-        adopt_best(checkpoint, path, folder, write=self.args.should_save)
+        best_needed = bool(self.args.load_best_model_at_end)
+        adopt_best(checkpoint, path, folder, write=self.args.should_save, needed=best_needed)
         self._seconds_before = checkpoint["seconds"]
         self.trackers.run_ids |= checkpoint.get("tracker_run_ids", {})
         if checkpoint["finished"]:
@@ -221,6 +222,13 @@ class HindiLanguageModelTrainer(Trainer):
         self.state.global_step, self.state.epoch = now
         self._globalstep_last_logged = now[0]
         self._unlogged = []
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # Private: the only place that knows a best evaluation before the checkpoint is due. Without a checkpoint of
+        # it there would be no best model to load.
+        is_best: bool = super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= is_best and bool(self.args.load_best_model_at_end)
+        return is_best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Private: the specification's file replaces the stock folder, which only this hook writes.
