@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hindi_babylm.storage import UserError, write_json
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.sharded import newest_sharded_checkpoint
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
-from tests.runs import assert_equal_runs, finish, results_of
+from tests.runs import assert_equal_runs, events_of, finish, moved, results_of
 from tests.test_training import Rows, tiny_model
 
 WriteRecipe = Callable[..., Path]
@@ -151,3 +152,39 @@ def test_a_sharded_run_that_had_ended_does_not_train_on(write_recipe: WriteRecip
     assert_equal_runs(recipe.parent / "whole", folder)
     before = json.loads((folder / f"checkpoint-{last}" / "hindi_babylm.json").read_text(encoding="utf-8"))["seconds"]
     assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["training"]["seconds"] >= before > 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="the package deepspeed is not among the requirements")
+def test_deepspeed_trains_as_plain_processes_do(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    """ZeRO-2 gives the losses of two plain processes, goes on to the same bits, and keeps the end of a run."""
+    settings: dict[str, Any] = {
+        "num_train_epochs": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_total_limit": 50,
+    }
+    finish(write_recipe("plain", output_dir=str(tmp_path / "plain"), **settings), processes=2)
+    automatic = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    zero: dict[str, Any] = {"zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True}
+    recipe = write_recipe(**settings, deepspeed={**zero, **dict.fromkeys(automatic, "auto")})
+    finish(recipe, processes=2, module="tests.deepspeed_run")
+    whole, again = tmp_path / "run", tmp_path / "again"
+    for plain, sharded in zip(events_of(tmp_path / "plain"), events_of(whole), strict=True):
+        assert sharded == pytest.approx(plain, abs=1e-4), plain["step"]
+
+    copy = moved(recipe, "again")
+    for start in (6, 18):
+        shutil.copytree(whole, again)
+        shutil.rmtree(again / "final_model")
+        for name in ("results.json", "training.json"):
+            (again / name).unlink()
+        for step in range(start + 2, 20, 2):
+            shutil.rmtree(again / f"checkpoint-{step}")
+        done = finish(copy, processes=2, module="tests.deepspeed_run")
+        assert f"Resuming from {again / f'checkpoint-{start}'}" in done.stdout
+        assert_equal_runs(whole, again)
+        shutil.rmtree(again)
