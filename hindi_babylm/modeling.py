@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+LAYERS, WIDTH, HEADS = 12, 768, 12  # the specification's base size
+
 
 def gpt2_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTrainedConfig":
     """Return a GPT-2 of the specification's base size, 12 layers of 768 (85M parameters + embeddings)."""
@@ -18,9 +20,9 @@ def gpt2_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTrai
 
     defaults: dict[str, Any] = {
         "n_positions": block_size,
-        "n_embd": 768,
-        "n_layer": 12,
-        "n_head": 12,
+        "n_embd": WIDTH,
+        "n_layer": LAYERS,
+        "n_head": HEADS,
         "embd_pdrop": dropout,
         "resid_pdrop": dropout,
         "attn_pdrop": dropout,
@@ -34,10 +36,10 @@ def llama_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTra
 
     defaults: dict[str, Any] = {
         "max_position_embeddings": block_size,
-        "hidden_size": 768,
+        "hidden_size": WIDTH,
         "intermediate_size": 2048,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
         "attention_dropout": dropout,
     }
     return LlamaConfig(**defaults | settings)
@@ -84,8 +86,7 @@ def build_model(
     )
     if config.vocab_size < len(tokenizer):
         raise UserError(
-            f"model.model_config.vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} "
-            "tokens: leave it out"
+            f"vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens: leave it out"
         )
     set_seed(seed)
     return _from_config(config)
@@ -119,18 +120,16 @@ def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, 
     for name, value in settings.items():
         if name not in names:
             fields = sorted(set(known.to_dict()) - set(PreTrainedConfig().to_dict()))
-            raise UserError(
-                f"model.model_config: {type(known).__name__} has no field {name!r}; {suggestion(name, fields)}"
-            )
+            raise UserError(f"{type(known).__name__} has no field {name!r}; {suggestion(name, fields)}")
         # What the class declares as a whole number counts layers, heads or widths, but for the ids of tokens.
         counts = hints.get(known.attribute_map.get(name, name)) in (int, int | None) and not name.endswith("_id")
         if counts and isinstance(value, int) and value < 1:
-            raise UserError(f"model.model_config.{name} = {value}: expected at least 1")
+            raise UserError(f"{name} = {value}: expected at least 1")
     with _refusal_told(type(known).__name__):
         config = make(block_size=block_size, dropout=dropout, **{"tie_word_embeddings": True, **settings})
     if config.max_position_embeddings < block_size:
         raise UserError(
-            f"model.block_size {block_size} is longer than the model's {config.max_position_embeddings} positions: "
+            f"block_size {block_size} is longer than the model's {config.max_position_embeddings} positions: "
             "lower block_size or raise the positions in model_config"
         )
     return config
@@ -150,7 +149,7 @@ def _refusal_told(config_class: str) -> Iterator[None]:
         yield
     except Exception as error:  # the libraries raise many types: all are told, none is swallowed
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(f"model.model_config: {config_class} refuses a value: {reason}") from error
+        raise UserError(f"{config_class} refuses a value: {reason}") from error
 
 
 def count_parameters(model: "nn.Module") -> int:
@@ -169,3 +168,6 @@ ARCHITECTURES: dict[str, "Callable[..., PreTrainedConfig]"] = {
     "gpt2": gpt2_config,
     "llama": llama_config,
 }
+
+# Architecture -> the class of its config, whose fields a recipe is checked against before anything is imported.
+CONFIG_CLASSES = {"gpt2": "GPT2Config", "llama": "LlamaConfig"}

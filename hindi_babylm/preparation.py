@@ -52,14 +52,15 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
     stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
     blocks = {split: pack(store, block_size=settings.block_size) for split, store in stores.items()}
-    model = build_model(
-        architecture=settings.architecture,
-        tokenizer=tokenizer,
-        block_size=settings.block_size,
-        dropout=settings.dropout,
-        model_config=settings.model_config,
-        seed=arguments.seed,
-    )
+    with recipe.blamed("model_config"):
+        model = build_model(
+            architecture=settings.architecture,
+            tokenizer=tokenizer,
+            block_size=settings.block_size,
+            dropout=settings.dropout,
+            model_config=settings.model_config,
+            seed=arguments.seed,
+        )
     if arguments.process_index == 0:
         say(f"Blocks: {len(blocks['train']):,} of {settings.block_size} tokens to train on")
         say(f"Model: {settings.architecture}, {count_parameters(model) / 1e6:.1f}M parameters")

@@ -60,7 +60,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     """
     from hindi_babylm.reporting import summary
 
-    _set_up(recipe)
+    _set_up_console(recipe)
     resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
     if resume and overwrite and Path(resume).resolve().is_relative_to(folder.path.resolve()):
@@ -75,6 +75,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
         if state == "finished":
             say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
         else:
+            _set_up_machine()
             prepared = prepare(recipe, folder, go_on=state == "unfinished")
             if not folder.training.exists():
                 train(prepared, folder, stage_epochs=_stage_epochs(recipe), config=recipe.resolved(), resume=resume)
@@ -178,15 +179,17 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 
     The data are prepared as for the run, in a temporary folder (TMPDIR; on several machines it must be shared).
     """
+    _set_up_console(recipe)
+    if recipe.training.pop("resume_from_checkpoint", None) is not None:
+        where = recipe.place("resume_from_checkpoint")
+        raise UserError(f"{where}: --dry_run plans a whole run: leave resume_from_checkpoint out")
     from accelerate.utils import broadcast_object_list
 
     from hindi_babylm.modeling import count_parameters
     from hindi_babylm.reporting import plan_table
     from hindi_babylm.training.plan import plan, plan_stages
 
-    _set_up(recipe)
-    if recipe.training.pop("resume_from_checkpoint", None) is not None:
-        raise UserError("command line: --dry_run plans a whole run: leave resume_from_checkpoint out")
+    _set_up_machine()
     with tempfile.TemporaryDirectory(prefix="hindi-babylm-plan-", ignore_cleanup_errors=True) as own:
         untracked = {**recipe.training, "output_dir": own, "report_to": "none"}
         recipe = dataclasses.replace(recipe, training=untracked)
@@ -244,12 +247,14 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
     write_json(folder.results, results)
 
 
-def _set_up(recipe: Recipe) -> None:
-    """Bring console, libraries and machine into the state that the recipe and this project want."""
-    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
-
+def _set_up_console(recipe: Recipe) -> None:
     set_level(recipe.training["log_level"] if _is_main() else recipe.training.get("log_level_replica", "warning"))
     quiet_warnings()
+
+
+def _set_up_machine() -> None:
+    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
+
     use_all_cores()
     keep_freed_memory()
 

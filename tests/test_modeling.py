@@ -177,15 +177,15 @@ def test_fields_of_the_config_class_reach_the_model(architecture: str, field: st
 @pytest.mark.parametrize(
     ("architecture", "model_config", "message"),
     [
-        ("gpt2", {"n_layers": 4}, "model.model_config: GPT2Config has no field 'n_layers'; did you mean 'n_layer'?"),
-        ("llama", {"n_layer": 4}, "model.model_config: LlamaConfig has no field 'n_layer'; there are "),
-        ("gpt2", {"n_positions": 8}, "model.block_size 16 is longer than the model's 8 positions: lower block_size"),
-        ("llama", {"max_position_embeddings": 8}, "model.block_size 16 is longer than the model's 8 positions"),
-        ("gpt2", {"vocab_size": 100}, "model.model_config.vocab_size 100 is smaller than the tokenizer's 600 tokens"),
-        ("gpt2", {"n_layer": "two"}, "model.model_config: GPT2Config refuses a value: "),
-        ("gpt2", {"n_head": 3}, "model.model_config: GPT2Config refuses a value: ValueError"),
-        ("gpt2", {"activation_function": "reluu"}, "model.model_config: GPT2Config refuses a value: KeyError: 'reluu'"),
-        ("llama", {"num_attention_heads": 3}, "model.model_config: LlamaConfig refuses a value: "),
+        ("gpt2", {"n_layers": 4}, "GPT2Config has no field 'n_layers'; did you mean 'n_layer'?"),
+        ("llama", {"n_layer": 4}, "LlamaConfig has no field 'n_layer'; there are "),
+        ("gpt2", {"n_positions": 8}, "block_size 16 is longer than the model's 8 positions: lower block_size"),
+        ("llama", {"max_position_embeddings": 8}, "block_size 16 is longer than the model's 8 positions"),
+        ("gpt2", {"vocab_size": 100}, "vocab_size 100 is smaller than the tokenizer's 600 tokens"),
+        ("gpt2", {"n_layer": "two"}, "GPT2Config refuses a value: "),
+        ("gpt2", {"n_head": 3}, "GPT2Config refuses a value: ValueError"),
+        ("gpt2", {"activation_function": "reluu"}, "GPT2Config refuses a value: KeyError: 'reluu'"),
+        ("llama", {"num_attention_heads": 3}, "LlamaConfig refuses a value: "),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(architecture: str, model_config: dict[str, Any], message: str) -> None:

@@ -97,7 +97,12 @@ def test_a_flag_takes_the_keys_that_it_switches_off_back_to_their_defaults(
         (["--tasks", *TASKS], "evaluation", "tasks", list(TASKS)),
         (["--tasks", "[]"], "evaluation", "tasks", []),
         (["--tasks", json.dumps(list(TASKS))], "evaluation", "tasks", list(TASKS)),
-        (["--model_config", '{"n_layer": 2, "x": "a=b"}'], "model", "model_config", {"n_layer": 2, "x": "a=b"}),
+        (
+            ["--model_config", '{"n_layer": 2, "summary_type": "a=b"}'],
+            "model",
+            "model_config",
+            {"n_layer": 2, "summary_type": "a=b"},
+        ),
         (['--model_config={"n_layer": 2}'], "model", "model_config", {"n_layer": 2}),
         (["--lr_scheduler_kwargs", "{}"], "training", "lr_scheduler_kwargs", {}),
         (["--lr_scheduler_kwargs", "none"], "training", "lr_scheduler_kwargs", None),

@@ -20,6 +20,7 @@ from hindi_babylm.training.callbacks import MetricsFile
 from hindi_babylm.training.checkpoint import copy_as_best, read_checkpoint, rotate_checkpoints, save_checkpoint
 from hindi_babylm.training.machine import use_all_cores
 from hindi_babylm.training.muon import MuonWithAdamW, build_muon
+from hindi_babylm.training.specification import resolve_batch
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 VOCABULARY = 41
@@ -393,23 +394,16 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     ],
 )
 def test_global_batch_is_what_was_asked_for(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    given: dict[str, int],
-    processes: int,
-    expected: tuple[int, int] | None,
+    given: dict[str, int], processes: int, expected: tuple[int, int] | None
 ) -> None:
     """Per-device size and accumulation follow from the global batch, and what does not divide is refused."""
-    arguments = HindiTrainingArguments(output_dir=str(tmp_path), precision="fp32")
-    fresh = {"global_batch_size": 32, "per_device_train_batch_size": None, "gradient_accumulation_steps": None} | given
-    for name, value in fresh.items():
-        setattr(arguments, name, value)
+    fresh: dict[str, Any] = {"per_device_train_batch_size": None, "gradient_accumulation_steps": None}
+    fresh = {"global_batch_size": 32, **fresh, **given}
     if expected is None:
         with pytest.raises(ValueError, match=r"global_batch_size|gradient_accumulation_steps"):
-            arguments._resolve_batch(processes)
+            resolve_batch(**fresh, processes=processes)
     else:
-        arguments._resolve_batch(processes)
-        assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == expected
+        assert resolve_batch(**fresh, processes=processes) == expected
 
 
 @pytest.mark.parametrize(

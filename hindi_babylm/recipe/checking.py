@@ -6,10 +6,10 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any
 
 from hindi_babylm.recipe.sections import SECTIONS, TRAINING_CHECKS, default_of
+from hindi_babylm.recipe.stock import training_fields
 from hindi_babylm.storage import UserError, suggestion
 
 
@@ -24,25 +24,20 @@ class Key:
 
 
 def known_keys() -> dict[str, Key]:
-    """Return every key of every section; the training fields come from transformers, whose import takes seconds."""
-    from transformers import TrainingArguments
-
-    from hindi_babylm.training.arguments import HindiTrainingArguments
-
+    """Return every key of every section; a field of ours goes before that of transformers with its name."""
+    stock = training_fields()
     keys: dict[str, Key] = {}
     for name, section in SECTIONS.items():
-        if name != "training":
-            hints = typing.get_type_hints(section)
-            for f in dataclasses.fields(section):
-                keys[f.name] = Key(name, hints[f.name], f.metadata, default_of(f))
-    hints = typing.get_type_hints(HindiTrainingArguments)
-    stock = {f.name: f for f in dataclasses.fields(TrainingArguments)}
-    stock_hints = typing.get_type_hints(TrainingArguments)
-    for f in dataclasses.fields(HindiTrainingArguments):
-        if f.init:
-            choices = _stock_choices(stock.get(f.name), stock_hints.get(f.name))
-            hint = NARROWED.get(f.name, hints[f.name])
-            keys[f.name] = Key("training", hint, choices | TRAINING_CHECKS.get(f.name, {}), default_of(f))
+        hints = typing.get_type_hints(section)
+        for f in dataclasses.fields(section):
+            checks = TRAINING_CHECKS.get(f.name, {}) if name == "training" else f.metadata
+            keys[f.name] = Key(name, NARROWED.get(f.name, hints[f.name]), checks, default_of(f))
+    for name, entry in stock.items():
+        own = keys.get(
+            name, Key("training", NARROWED.get(name, entry.hint), TRAINING_CHECKS.get(name, {}), entry.default)
+        )
+        choices = {"choices": entry.choices} if entry.choices else {}
+        keys[name] = dataclasses.replace(own, checks={**choices, **own.checks})
     return keys
 
 
@@ -121,15 +116,6 @@ def name_types(key: Key) -> str:
     if float in accepted:
         accepted.discard(int)
     return " or ".join(name for plain, name in TYPE_NAMES.items() if plain in accepted)
-
-
-def _stock_choices(f: "dataclasses.Field[Any] | None", hint: Any) -> dict[str, Any]:
-    """Return the values that transformers takes for a field: those of its enum, or of its metadata."""
-    for part in typing.get_args(hint):
-        if isinstance(part, type) and issubclass(part, Enum):
-            return {"choices": tuple(member.value for member in part)}
-    choices = f.metadata.get("choices") if f is not None else None
-    return {"choices": tuple(choices)} if choices else {}
 
 
 def show(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Keys that contradict each other, and keys that have no effect beside others."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.recipe.checking import Key, check_value, show
+from hindi_babylm.recipe.model_config import check_model_config
 from hindi_babylm.recipe.optimizers import OPTIMIZER_PACKAGES, check_optimizer_arguments
 from hindi_babylm.recipe.refused import REFUSED
-from hindi_babylm.recipe.sections import SOURCE_KEYS, Recipe
+from hindi_babylm.recipe.sections import FLAGS, SOURCE_KEYS, Recipe
 from hindi_babylm.storage import UserError, suggestion
+from hindi_babylm.training.specification import resolve_batch
 
 
 @dataclass(frozen=True)
@@ -34,53 +37,84 @@ def forget_overridden(values: Mapping[str, dict[str, Any]], given: Mapping[str, 
                     entries.pop(name, None)
 
 
-def check_together(
-    recipe: Recipe, keys: Mapping[str, Key], places: Mapping[str, str], *, on_command_line: set[str]
-) -> None:
+def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
     """Raise UserError for keys that are refused, have no effect beside others, or contradict them.
 
-    `places` says where each given key stands.
+    What takes the import of a library comes last.
     """
-    values: dict[str, Any] = {
-        name: recipe.training.get(name, key.default)
-        if key.section == "training"
-        else getattr(getattr(recipe, key.section), name)
-        for name, key in keys.items()
-    }
+    given = _Given(recipe, keys)
+    values = given.values
     for name, reason in REFUSED.items():
-        if name in places and values[name] != keys[name].default:
+        if name in recipe.places and values[name] != keys[name].default:
             # A token is not printed: what a refusal says ends in logs.
-            shown = "" if name.endswith("_token") else f" = {show(values[name])}"
-            raise UserError(f"{places[name]}{shown} is refused: {reason}")
+            shown = given.at(name) if name.endswith("_token") else given.first(name)
+            raise UserError(f"{shown} is refused: {reason}")
     for name, governor in GOVERNORS.items():
         # A resolved recipe holds every default of ours: only another value, or a flag, asks for something.
-        asked = name in places and (name in on_command_line or values[name] != keys[name].default)
+        asked = name in recipe.places and (given.by_flag(name) or values[name] != keys[name].default)
         if asked and values[name] not in (None, False) and not governor.is_on(values[governor.key]):
             raise UserError(
-                f"{places[name]} = {show(values[name])} has no effect with {governor.key} = "
-                f"{show(values[governor.key])}: {governor.way_out}, or leave {name} out"
+                f"{given.first(name)} has no effect with {given.other(governor.key, name)}: {governor.way_out}, or "
+                f"leave {name} out"
             )
-    _check_corpus(recipe)
-    _check_model(recipe)
-    _check_evaluations(recipe, values)
-    _check_training(recipe, values)
-    _check_schedule(recipe, values)
-    _check_curriculum(recipe, values)
-    _check_files(recipe, values["resume_from_checkpoint"])
-    _check_trackers(recipe, values["report_to"])
+    _check_corpus(given)
+    check_model_config(
+        given.at("model_config"),
+        architecture=recipe.model.architecture,
+        settings=recipe.model.model_config,
+        block_size=given.other("block_size", "model_config"),
+        shortest=recipe.model.block_size,
+    )
+    _check_evaluations(given)
+    _check_training(given)
+    _check_curriculum(given)
+    _check_files(given)
+    _check_libraries(given)
 
 
-def _check_corpus(recipe: Recipe) -> None:
-    validation, test = recipe.corpus.validation_fraction, recipe.corpus.test_fraction
-    if validation + test >= 1:
+class _Given:
+    """The values of a recipe, and where each of them was given."""
+
+    def __init__(self, recipe: Recipe, keys: Mapping[str, Key]) -> None:
+        self.recipe, self.keys = recipe, keys
+        self.values: dict[str, Any] = {
+            name: recipe.training.get(name, key.default)
+            if key.section == "training"
+            else getattr(getattr(recipe, key.section), name)
+            for name, key in keys.items()
+        }
+
+    def by_flag(self, name: str) -> bool:
+        return self.at(name).startswith(FLAGS)
+
+    def at(self, name: str) -> str:
+        """Return the file with section and key, or the flag: where the value stands, or where it could."""
+        return self.recipe.place(name)
+
+    def first(self, name: str) -> str:
+        """Return place and value, as an error begins."""
+        return f"{self.at(name)} = {show(self.values[name])}{'' if name in self.recipe.places else ' (default)'}"
+
+    def other(self, name: str, beside: str) -> str:
+        """Return place and value as they stand in an error that began with the key `beside`."""
+        place, file = self.first(name).removeprefix(FLAGS), f"{self.recipe.path}: "
+        if not place.startswith(file):
+            return place
+        place = place.removeprefix(file)
+        return f"{place} of {self.recipe.path}" if self.by_flag(beside) and name in self.recipe.places else place
+
+
+def _check_corpus(given: _Given) -> None:
+    corpus = given.recipe.corpus
+    if corpus.validation_fraction + corpus.test_fraction >= 1:
         raise UserError(
-            f"{recipe.path}: corpus.validation_fraction {validation} + test_fraction {test} leave nothing to train on: "
-            "lower one"
+            f"{given.first('validation_fraction')} and {given.other('test_fraction', 'validation_fraction')} leave "
+            "nothing to train on: lower one"
         )
-    where = f"{recipe.path}: corpus.sources"
-    if not recipe.corpus.sources:
+    where = given.at("sources")
+    if not corpus.sources:
         raise UserError(f"{where} is empty: name at least one source, or leave it out for the bundled")
-    for source in recipe.corpus.sources:
+    for source in corpus.sources:
         kinds = [kind for kind in ("path", "hub_id", "bundled") if kind in source]
         if len(kinds) != 1:
             raise UserError(f"{where}: {show(source)} must have exactly one of path, hub_id, bundled")
@@ -92,31 +126,18 @@ def _check_corpus(recipe: Recipe) -> None:
         if source.get("streaming") and "hub_id" not in source:
             raise UserError(f"{where}: {show(source)}: streaming goes with hub_id: leave it out")
     try:
-        check_weights(recipe.corpus.sources, limit=recipe.corpus.max_bytes or recipe.corpus.max_words)
+        check_weights(corpus.sources, limit=corpus.max_bytes or corpus.max_words)
     except UserError as error:
-        raise UserError(f"{recipe.path}: {error}") from error
-    if recipe.corpus.max_words is not None and recipe.corpus.max_bytes is not None:
-        raise UserError(f"{recipe.path}: corpus.max_words and max_bytes are one budget in two units: leave one out")
-    if recipe.corpus.near_duplicate_threshold is not None and importlib.util.find_spec("datasketch") is None:
+        raise UserError(f"{where}: {str(error).removeprefix('corpus: ')}") from error
+    if corpus.max_words is not None and corpus.max_bytes is not None:
         raise UserError(
-            f"{recipe.path}: corpus.near_duplicate_threshold needs the package datasketch, which is not installed: "
-            "pip install 'hindi-babylm[dedup]', or leave near_duplicate_threshold out"
+            f"{given.first('max_words')} and {given.other('max_bytes', 'max_words')} are one budget in two units: "
+            "leave one out"
         )
 
 
-def _check_model(recipe: Recipe) -> None:
-    model = recipe.model
-    for name in ("n_positions", "max_position_embeddings"):
-        positions = model.model_config.get(name)
-        if isinstance(positions, int) and positions < model.block_size:
-            raise UserError(
-                f"{recipe.path}: model.block_size {model.block_size} is longer than the {positions} positions of "
-                f"model.model_config.{name}: lower block_size to {positions}, or leave {name} out"
-            )
-
-
-def _check_evaluations(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    where, evaluations, saves = f"{recipe.path}: training", values["eval_strategy"], values["save_strategy"]
+def _check_evaluations(given: _Given) -> None:
+    values, evaluations, saves = given.values, given.values["eval_strategy"], given.values["save_strategy"]
     wanting = [
         name
         for name, wants in {
@@ -129,17 +150,17 @@ def _check_evaluations(recipe: Recipe, values: Mapping[str, Any]) -> None:
     ]
     if wanting and evaluations == "no":
         raise UserError(
-            f"{where}.{wanting[0]} {values[wanting[0]]} needs evaluations: set eval_strategy to steps or epoch, or "
-            f"leave {wanting[0]} out"
+            f"{given.first(wanting[0])} needs evaluations, but {given.other('eval_strategy', wanting[0])}: set "
+            f"eval_strategy to steps or epoch, or leave {wanting[0]} out"
         )
     if values["greater_is_better"]:
         raise UserError(
-            f"{where}.greater_is_better = true contradicts metric_for_best_model "
-            f"{show(values['metric_for_best_model'])}, of which less is better: leave it out"
+            f"{given.first('greater_is_better')} contradicts "
+            f"{given.other('metric_for_best_model', 'greater_is_better')}, of which less is better: leave it out"
         )
     if values["metric_for_best_model"] is None and evaluations != "no":
         raise UserError(
-            f"{where}.metric_for_best_model = null: the evaluations must be compared by loss or perplexity: "
+            f"{given.first('metric_for_best_model')}: the evaluations must be compared by loss or perplexity: "
             "leave it out"
         )
     best = values["load_best_model_at_end"]
@@ -147,43 +168,55 @@ def _check_evaluations(recipe: Recipe, values: Mapping[str, Any]) -> None:
         return
     if saves != evaluations:
         raise UserError(
-            f"{where}.save_strategy {saves} contradicts eval_strategy {evaluations}: the best model is loaded from a "
-            f"checkpoint of its evaluation; set save_strategy to {evaluations} or best, or load_best_model_at_end to "
-            "false"
-        )
-    every = values["logging_steps"] if values["eval_steps"] is None else values["eval_steps"]
-    ratio = values["save_steps"] / every
-    if evaluations == "steps" and ((every < 1) != (values["save_steps"] < 1) or abs(ratio - round(ratio)) > 1e-6):
-        raise UserError(
-            f"{where}.save_steps {values['save_steps']:g} is no multiple of eval_steps {every:g}: the best model is "
-            "loaded from a checkpoint of its evaluation; make it one, or set save_strategy to best or "
+            f"{given.first('save_strategy')} contradicts {given.other('eval_strategy', 'save_strategy')}: the best "
+            f"model is loaded from a checkpoint of its evaluation; set save_strategy to {evaluations} or best, or "
             "load_best_model_at_end to false"
         )
+    every = "logging_steps" if values["eval_steps"] is None else "eval_steps"
+    ratio = values["save_steps"] / values[every]
+    mixed = (values[every] < 1) != (values["save_steps"] < 1)
+    if evaluations == "steps" and (mixed or abs(ratio - round(ratio)) > 1e-6):
+        raise UserError(
+            f"{given.first('save_steps')} is no multiple of {given.other(every, 'save_steps')}, the steps between "
+            "evaluations: the best model is loaded from a checkpoint of its evaluation; make it one, or set "
+            "save_strategy to best or load_best_model_at_end to false"
+        )
 
 
-def _check_training(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    from accelerate.utils import DynamoBackend
-
-    where = f"{recipe.path}: training"
+def _check_training(given: _Given) -> None:
+    values = given.values
     if values["max_steps"] == 0:
-        raise UserError(f"{where}.max_steps = 0: expected at least 1, or -1 for num_train_epochs")
+        raise UserError(f"{given.first('max_steps')}: expected at least 1, or -1 for num_train_epochs")
     for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
         new = name.replace("gradient", "activation")
         if None not in (values[name], values.get(new)) and values[name] != values[new]:
-            raise UserError(f"{where}.{name} {show(values[name])} contradicts {new} {show(values[new])}: keep one")
+            raise UserError(f"{given.first(name)} contradicts {given.other(new, name)}: keep one")
     for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
         for key in values.get(name) or {}:
             if key not in CHECKPOINTING:
-                raise UserError(f"{where}.{name}: unknown key {key!r}; {suggestion(key, CHECKPOINTING)}")
-    backend, backends = values["torch_compile_backend"], [entry.lower() for entry in DynamoBackend.__members__]
-    if backend is not None and backend not in backends:
-        raise UserError(f"{where}.torch_compile_backend = {show(backend)}: {suggestion(backend, backends)}")
+                raise UserError(f"{given.at(name)}: unknown key {key!r}; {suggestion(key, CHECKPOINTING)}")
     settings = values["accelerator_config"]
     if settings is not None and (not isinstance(settings, dict) or set(settings) - {"non_blocking"}):
         raise UserError(
-            f"{where}.accelerator_config = {show(settings)}: expected an object of non_blocking alone: the other "
+            f"{given.first('accelerator_config')}: expected an object of non_blocking alone: the other "
             "settings would change the batch or the order of blocks"
         )
+    if values["fp16"] and values["bf16"]:
+        raise UserError(
+            f"{given.first('fp16')} contradicts {given.other('bf16', 'fp16')}: keep one, or set precision instead"
+        )
+    for name in ("fp16", "bf16"):
+        if values[name] and values["precision"] not in ("auto", name):
+            raise UserError(
+                f"{given.first('precision')} contradicts {given.other(name, 'precision')}: leave one of them out"
+            )
+    batch = {name: values[name] for name in BATCH}
+    try:
+        resolve_batch(**batch, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    except ValueError as error:
+        named = [name for name in batch if name in given.recipe.places] or ["global_batch_size"]
+        where = ", ".join([given.at(named[0]), *(given.other(name, named[0]).split(" = ")[0] for name in named[1:])])
+        raise UserError(f"{where}: {error}") from error
     optimizer = next((package for name, package in OPTIMIZER_PACKAGES.items() if name in values["optim"]), None)
     packages = {
         "optim": optimizer,
@@ -193,80 +226,83 @@ def _check_training(recipe: Recipe, values: Mapping[str, Any]) -> None:
     for key, package in packages.items():
         if package and importlib.util.find_spec(package) is None:
             raise UserError(
-                f"{where}.{key} = {show(values[key])} needs the package {package}, which is not installed: "
-                f"install it, or leave {key} out"
+                f"{given.first(key)} needs the package {package}, which is not installed: install it, or leave {key} "
+                "out"
             )
-    if values["optim_args"]:
-        check_optimizer_arguments(where, values["optim"], values["optim_args"])
 
 
-def _check_schedule(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    name, settings = values["lr_scheduler_type"], values["lr_scheduler_kwargs"]
-    if settings is None and name in ("linear", "cosine", "constant", "constant_with_warmup"):
+def _check_curriculum(given: _Given) -> None:
+    values, stages = given.values, given.recipe.curriculum.stage_epochs
+    if given.recipe.curriculum.curriculum == NO_CURRICULUM:
         return
-    import torch
-    from transformers.optimization import get_scheduler
-
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=values["learning_rate"])
-    try:
-        get_scheduler(name, optimizer, 10, 100, scheduler_specific_kwargs=settings or {})
-    except (TypeError, ValueError) as error:
+    if not stages:
+        raise UserError(f"{given.at('stage_epochs')} is empty: give the epochs of each stage")
+    if values["max_steps"] < 1 and values["num_train_epochs"] != sum(stages):
         raise UserError(
-            f"{recipe.path}: training.lr_scheduler_kwargs = {show(settings)}: {name} does not take it: "
-            f"{' '.join(str(error).split())}"
-        ) from error
+            f"{given.first('num_train_epochs')} is not the sum of {given.other('stage_epochs', 'num_train_epochs')}: "
+            f"set it to {sum(stages)}, or change the stages"
+        )
+    if values["global_batch_size"] == 1:
+        raise UserError(
+            f"{given.first('global_batch_size')} with {given.other('curriculum', 'global_batch_size')}: a stage that "
+            "is a block shorter than the others would have a step without loss: take 2 or more"
+        )
 
 
-def _check_files(recipe: Recipe, checkpoint: str | None) -> None:
-    where = f"{recipe.path}: training"
-    folder = recipe.output_dir
+def _check_files(given: _Given) -> None:
+    where, folder = f'{given.at("output_dir")} = "{given.recipe.output_dir}"', given.recipe.output_dir
     for path in (folder, *folder.parents):
         try:
             is_file = path.exists() and not path.is_dir()
         except OSError as error:  # a name that is too long, a folder that may not be entered
-            raise UserError(
-                f'{where}.output_dir = "{folder}": {error.strerror or error}: choose another --output_dir'
-            ) from error
+            raise UserError(f"{where}: {error.strerror or error}: choose another --output_dir") from error
         if is_file:
-            raise UserError(f'{where}.output_dir = "{folder}": {path} is a file: choose another --output_dir')
+            raise UserError(f"{where}: {path} is a file: choose another --output_dir")
+    checkpoint = given.values["resume_from_checkpoint"]
     if checkpoint is None:
         return
     if not checkpoint.endswith(".pt"):
-        raise UserError(f'{where}.resume_from_checkpoint = "{checkpoint}": expected the .pt file of a checkpoint')
+        raise UserError(f"{given.first('resume_from_checkpoint')}: expected the .pt file of a checkpoint")
     if not Path(checkpoint).is_file():
         near = suggestion(checkpoint, map(str, sorted(Path(checkpoint).parent.glob("*.pt"))))
         advice = near if near != "there are " else "its folder holds no checkpoint"
-        raise UserError(f'{where}.resume_from_checkpoint = "{checkpoint}": there is no such file; {advice}')
+        raise UserError(f"{given.first('resume_from_checkpoint')}: there is no such file; {advice}")
 
 
-def _check_curriculum(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    name, stages = recipe.curriculum.curriculum, recipe.curriculum.stage_epochs
-    if name == NO_CURRICULUM:
-        return
-    if not stages:
-        raise UserError(f"{recipe.path}: curriculum.stage_epochs is empty: give the epochs of each stage")
-    if values["max_steps"] < 1 and values["num_train_epochs"] != sum(stages):
-        raise UserError(
-            f"{recipe.path}: training.num_train_epochs {values['num_train_epochs']:g} is not the sum of "
-            f"curriculum.stage_epochs {stages}: set it to {sum(stages)}, or change the stages"
-        )
-    if values["global_batch_size"] == 1:
-        raise UserError(
-            f"{recipe.path}: training.global_batch_size 1 with curriculum.curriculum {show(name)}: a stage that is a "
-            "block shorter than the others would have a step without loss: take 2 or more"
-        )
+def _check_libraries(given: _Given) -> None:
+    """Check the rarer keys that only a library can judge, each of which takes its import."""
+    values = given.values
+    if values["torch_compile_backend"] is not None:
+        from accelerate.utils import DynamoBackend
+
+        backends = [entry.lower() for entry in DynamoBackend.__members__]
+        if values["torch_compile_backend"] not in backends:
+            near = suggestion(values["torch_compile_backend"], backends)
+            raise UserError(f"{given.first('torch_compile_backend')}: {near}")
+    if values["optim_args"]:
+        check_optimizer_arguments(given.at("optim_args"), values["optim"], values["optim_args"])
+    if values["report_to"] not in ([], ["none"], ["all"], "none", "all"):
+        from hindi_babylm.training.trackers import check_trackers
+
+        try:
+            check_trackers(values["report_to"])
+        except ValueError as error:
+            raise UserError(f"{given.at('report_to')}: {error}") from error
+    name, settings = values["lr_scheduler_type"], values["lr_scheduler_kwargs"]
+    if settings is not None or name not in ("linear", "cosine", "constant", "constant_with_warmup"):
+        import torch
+        from transformers.optimization import get_scheduler
+
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=values["learning_rate"])
+        try:
+            get_scheduler(name, optimizer, 10, 100, scheduler_specific_kwargs=settings or {})
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{given.first('lr_scheduler_kwargs')}: {name} does not take it: {' '.join(str(error).split())}"
+            ) from error
 
 
-def _check_trackers(recipe: Recipe, names: Any) -> None:
-    if names in ([], ["none"], ["all"], "none", "all"):
-        return
-    from hindi_babylm.training.trackers import check_trackers  # only now: the import takes seconds
-
-    try:
-        check_trackers(names)
-    except ValueError as error:
-        raise UserError(f"{recipe.path}: training.report_to: {error}") from error
-
+BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 # What `torch.utils.checkpoint.checkpoint` and transformers take, as far as JSON can say it.
 CHECKPOINTING = ("use_reentrant", "determinism_check", "debug", "early_stop", "every_n_layers", "offload")

@@ -9,7 +9,7 @@ def check_optimizer_arguments(where: str, optimizer: str, text: str) -> None:
 
     The stock parser reads key=value pairs between commas.
     """
-    shown = f"{where}.optim_args = {show(text)}"
+    shown = f"{where} = {show(text)}"
     known = next((names for part, names in OPTIMIZER_ARGUMENTS.items() if part in optimizer), ())
     if not known:
         raise UserError(f'{shown} has no effect with optim = "{optimizer}", which reads none: leave optim_args out')

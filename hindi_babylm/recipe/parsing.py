@@ -20,7 +20,7 @@ from hindi_babylm.recipe.checking import (
     show,
 )
 from hindi_babylm.recipe.conflicts import check_together, forget_overridden
-from hindi_babylm.recipe.sections import SECTIONS, Recipe
+from hindi_babylm.recipe.sections import FLAGS, SECTIONS, Recipe
 from hindi_babylm.storage import UserError, suggestion
 from hindi_babylm.training.specification import SpecificationDefaults
 
@@ -58,7 +58,6 @@ def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
     sections = _read_sections(path)
     keys = known_keys()
     values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    # Where a value stands, as errors name it.
     places: dict[str, str] = {}
     for section, entries in sections.items():
         for name, value in entries.items():
@@ -67,13 +66,14 @@ def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
                 raise UserError(f"{places[name]}: unknown key; {_nearest(name, section, keys)}")
             values[section][name] = check_value(places[name], value, keys[name])
     for name, words in given.items():
-        where = f"command line: --{name}"
+        where = f"{FLAGS}--{name}"
         if name == "corpus":
             if "sources" in given:
                 raise UserError("command line: --corpus and --sources both name the texts; keep one")
             if not words:
                 raise UserError(f"{where}: expected a file, folder, glob or hub id")
             values["corpus"]["sources"] = [_source_from_flag(word) for word in words]
+            places["sources"] = where
             continue
         if name not in keys:
             raise UserError(f"{where}: unknown flag; {_nearest(name, None, keys)}")
@@ -85,8 +85,9 @@ def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
         **{name: section(**values[name]) for name, section in SECTIONS.items() if name != "training"},
         training={**defaults, **values["training"]},
         path=path,
+        places=places,
     )
-    check_together(recipe, keys, places, on_command_line=set(given))
+    check_together(recipe, keys)
     return recipe
 
 

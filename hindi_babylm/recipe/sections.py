@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections import ChainMap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from hindi_babylm.training.specification import PRECISIONS, SpecificationDefault
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
 
+FLAGS = "command line: "  # begins the place of a value that a flag has given
 # What an object of corpus.sources may hold: the type of each key, and its bounds.
 SOURCE_KEYS: dict[str, tuple[type, dict[str, Any]]] = {
     "path": (str, {}),
@@ -165,11 +168,25 @@ class Recipe:
     evaluation: EvaluationSection
     training: dict[str, Any]
     path: Path
+    places: dict[str, str]  # key -> where it was given, as errors name it; a key that was not has its default
 
     @property
     def output_dir(self) -> Path:
         """The run folder: `training.output_dir`, or runs/<name of the recipe>."""
         return Path(self.training["output_dir"] or Path("runs") / self.path.stem).expanduser()
+
+    def place(self, key: str) -> str:
+        """Return where a key was given, `file: section.key` or `command line: --key`, or where it could stand."""
+        sections = [name for name, cls in SECTIONS.items() if key in {f.name for f in dataclasses.fields(cls)}]
+        return self.places.get(key, f"{self.path}: {(sections or ['training'])[0]}.{key}")
+
+    @contextmanager
+    def blamed(self, key: str) -> Iterator[None]:
+        """Say in a UserError of a stage, which knows nothing of recipes, where the value that it refuses stands."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self.place(key)}: {error}") from error
 
     def resolved(self) -> dict[str, Any]:
         """Return every section with its defaults filled in, as it stands in the run folder's `recipe.json`."""
@@ -193,10 +210,8 @@ class Recipe:
         """Raise UserError for a model that cannot be built, without making its weights."""
         from hindi_babylm.modeling import check_settings
 
-        try:
+        with self.blamed("model_config"):
             check_settings(**dataclasses.asdict(self.model))
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
 
 
 def default_of(f: "dataclasses.Field[Any]") -> Any:

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from hindi_babylm.console import warn
-from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults
+from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults, resolve_batch
 
 
 @dataclass
@@ -22,7 +22,12 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
     """
 
     def __post_init__(self) -> None:
-        self._resolve_batch(int(os.environ.get("WORLD_SIZE", "1")))
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = resolve_batch(
+            global_batch_size=self.global_batch_size,
+            per_device_train_batch_size=self.per_device_train_batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            processes=int(os.environ.get("WORLD_SIZE", "1")),
+        )
         self._resolve_precision()
         if self.load_best_model_at_end is None:
             self.load_best_model_at_end = self.eval_strategy != "no"
@@ -46,36 +51,6 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
         """Return the warmup in steps: `warmup_steps`, but no more than a tenth of the run."""
         asked: int = super().get_warmup_steps(num_training_steps)
         return min(asked, num_training_steps // 10)
-
-    def _resolve_batch(self, processes: int) -> None:
-        """Solve global_batch_size = per device x processes x accumulation for what was not given."""
-        batch, device, steps = (
-            self.global_batch_size,
-            self.per_device_train_batch_size,
-            self.gradient_accumulation_steps,
-        )
-        given = {
-            "global_batch_size": batch,
-            "per_device_train_batch_size": device,
-            "gradient_accumulation_steps": steps,
-        }
-        for name, value in given.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
-        rows = processes * (device or 1) * (steps or 1)
-        if batch % rows or (device and steps and batch != rows):
-            known = " x ".join(
-                [f"{processes} process{'es' if processes > 1 else ''}"]
-                + [f"{name} {value}" for name, value in given.items() if value and name != "global_batch_size"]
-            )
-            ways = (
-                f"set global_batch_size to a multiple of {rows}"
-                if not (device and steps)
-                else (f"set global_batch_size to {rows}, or leave one of the other two out")
-            )
-            raise ValueError(f"global_batch_size {batch} does not equal a whole number of {known}: {ways}")
-        self.per_device_train_batch_size = device or batch // rows
-        self.gradient_accumulation_steps = batch // (processes * self.per_device_train_batch_size)
 
     def _resolve_precision(self) -> None:
         if self.precision not in PRECISIONS:

@@ -50,3 +50,44 @@ class SpecificationDefaults:
     wandb_notes: str | None = _option("Notes on the W&B run.")
     # The stock field still takes the names of strategies as text, which transformers no longer wants.
     fsdp: bool = _option("Shard model and optimizer over the GPUs.", False)
+
+
+def resolve_batch(
+    *,
+    global_batch_size: int,
+    per_device_train_batch_size: int | None,
+    gradient_accumulation_steps: int | None,
+    processes: int,
+) -> tuple[int, int]:
+    """Solve global_batch_size = per device x processes x accumulation for what is None: per device, accumulation.
+
+    Raises ValueError for what is below 1 and for a batch that does not divide.
+
+    >>> resolve_batch(
+    ...     global_batch_size=32, per_device_train_batch_size=8, gradient_accumulation_steps=None, processes=2
+    ... )
+    (8, 2)
+    """
+    given = {
+        "global_batch_size": global_batch_size,
+        "per_device_train_batch_size": per_device_train_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+    }
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    device, steps = per_device_train_batch_size, gradient_accumulation_steps
+    rows = processes * (device or 1) * (steps or 1)
+    if global_batch_size % rows or (device and steps and global_batch_size != rows):
+        known = " x ".join(
+            [f"{processes} process{'es' if processes > 1 else ''}"]
+            + [f"{name} {value}" for name, value in given.items() if value and name != "global_batch_size"]
+        )
+        ways = (
+            f"set global_batch_size to a multiple of {rows}"
+            if not (device and steps)
+            else f"set global_batch_size to {rows}, or leave one of the other two out"
+        )
+        raise ValueError(f"global_batch_size {global_batch_size} does not equal a whole number of {known}: {ways}")
+    device = device or global_batch_size // rows
+    return device, global_batch_size // (processes * device)

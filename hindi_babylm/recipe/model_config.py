@@ -1,0 +1,58 @@
+"""What is wrong in `model_config`, as far as the source of the config class tells it, without any import."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hindi_babylm.modeling import CONFIG_CLASSES, HEADS, WIDTH
+from hindi_babylm.recipe.checking import Key, check_value
+from hindi_babylm.recipe.stock import StockField, config_fields
+from hindi_babylm.storage import UserError, suggestion
+
+
+def check_model_config(
+    where: str, *, architecture: str, settings: Mapping[str, Any], shortest: int, block_size: str
+) -> None:
+    """Raise UserError for unknown fields, types, sizes below 1, widths that do not divide, and too few positions.
+
+    `where` names `model_config` in errors and `block_size` the key that asks for `shortest` positions. An
+    architecture without a line in `CONFIG_CLASSES`, and whatever passes here, is tried by `modeling.check_settings`.
+    """
+    for name in ("n_positions", "max_position_embeddings"):
+        positions = settings.get(name)
+        if isinstance(positions, int) and positions < shortest:
+            raise UserError(
+                f"{where}.{name} = {positions}: {block_size} is longer: lower block_size to {positions}, or leave "
+                f"{name} out"
+            )
+    found = config_fields(architecture, CONFIG_CLASSES[architecture]) if architecture in CONFIG_CLASSES else None
+    if found is None:
+        return
+    fields, second_names = found
+    for name, value in settings.items():
+        declared = fields.get(second_names.get(name, name))
+        if declared is None:
+            own = sorted(name for name, entry in fields.items() if entry.hint is not Any)
+            raise UserError(f"{where}: {CONFIG_CLASSES[architecture]} has no field {name!r}; {suggestion(name, own)}")
+        if declared.hint is not Any:
+            check_value(f"{where}.{name}", value, Key("model", declared.hint, _checks(name, declared), None))
+    _check_heads(where, settings, second_names)
+
+
+def _checks(name: str, declared: StockField) -> dict[str, Any]:
+    """Return what a field takes: whole numbers count layers, heads or widths, but for the ids of tokens."""
+    counts = declared.hint in (int, int | None) and not name.endswith("_id")
+    return {**({"low": 1} if counts else {}), **({"choices": declared.choices} if declared.choices else {})}
+
+
+def _check_heads(where: str, settings: Mapping[str, Any], second_names: Mapping[str, str]) -> None:
+    """Check that the heads divide the width, and the heads of keys and values, where there are some, all heads."""
+    given = {second_names.get(name, name): value for name, value in settings.items()}
+    sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "num_key_value_heads": 1}
+    told, found = {}, {}
+    for name, default in sizes.items():
+        own = second_names.get(name, name)
+        found[name] = given.get(own) or default
+        told[name] = f"{own} {found[name]}{'' if own in given else ' (default)'}"
+    for whole, part in (("hidden_size", "num_attention_heads"), ("num_attention_heads", "num_key_value_heads")):
+        if found[whole] % found[part]:
+            raise UserError(f"{where}: {told[whole]} is no multiple of {told[part]}: change one of them")

@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
+from hindi_babylm.recipe import stock
+from hindi_babylm.recipe.checking import accepted_types, item_type
+from hindi_babylm.recipe.sections import TRAINING_CHECKS
+from hindi_babylm.recipe.stock import config_fields, imported_training_fields, training_fields
+
+CLASSES: dict[str, type[PreTrainedConfig]] = {"gpt2": GPT2Config, "llama": LlamaConfig}
+
+
+def test_the_source_of_the_training_arguments_says_what_the_class_does() -> None:
+    """Names, order, types, defaults and choices that are read from the source are those of the imported class."""
+    read, imported = training_fields(), imported_training_fields()
+    assert list(read) == list(imported)
+    for name, entry in imported.items():
+        assert accepted_types(read[name].hint) == accepted_types(entry.hint), name
+        assert item_type(read[name].hint) == item_type(entry.hint), name
+        assert read[name].default == entry.default, name
+        if name not in TRAINING_CHECKS:  # else ours count
+            assert read[name].choices == entry.choices, name
+
+
+@pytest.mark.parametrize("error", [OSError("no source"), LookupError("no class"), ValueError("no literal")])
+def test_a_source_that_cannot_be_read_is_imported(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the source is missing or written otherwise, the training arguments are imported, and configs left alone."""
+
+    def fail(module: str) -> None:
+        raise error
+
+    monkeypatch.setattr(stock, "_tree", fail)
+    assert training_fields() == imported_training_fields()
+    assert config_fields("gpt2", "GPT2Config") is None
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_the_source_of_a_config_says_what_the_class_does(architecture: str) -> None:
+    """Names, second names, types and activations that are read from the source are those of the imported class."""
+    found = config_fields(architecture, CONFIG_CLASSES[architecture])
+    assert found is not None
+    fields, second_names = found
+    cls = CLASSES[architecture]
+    assert cls.__name__ == CONFIG_CLASSES[architecture]
+    assert set(fields) == {*cls().to_dict(), *(f.name for f in dataclasses.fields(cls))}
+    assert second_names == cls.attribute_map
+    declared = {f.name: f.type for f in dataclasses.fields(cls)}
+    for name in cls.__annotations__:
+        assert accepted_types(fields[name].hint) == accepted_types(declared[name]), name
+        if name in stock.ACTIVATIONS:
+            assert set(fields[name].choices) == set(ACT2FN)
