@@ -86,41 +86,45 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
 
     corpus, settings = recipe.corpus, recipe.tokenizer
-    texts, ledger = build_corpus(
-        sources=corpus.sources,
-        max_words=corpus.max_words,
-        max_bytes=corpus.max_bytes,
-        validation_fraction=corpus.validation_fraction,
-        test_fraction=corpus.test_fraction,
-        split_seed=corpus.split_seed,
-        hygiene=corpus.hygiene,
-        min_words=corpus.min_words,
-        max_document_words=corpus.max_document_words,
-        near_duplicate_threshold=corpus.near_duplicate_threshold,
-        decontaminate=corpus.decontaminate,
-        held_out={task: task_texts(task) for task in recipe.evaluation.tasks},
-        strict=corpus.strict,
-        workers=corpus.preprocessing_num_workers,
-    )
+    with recipe.blamed("sources"):
+        texts, ledger = build_corpus(
+            sources=corpus.sources,
+            max_words=corpus.max_words,
+            max_bytes=corpus.max_bytes,
+            validation_fraction=corpus.validation_fraction,
+            test_fraction=corpus.test_fraction,
+            split_seed=corpus.split_seed,
+            hygiene=corpus.hygiene,
+            min_words=corpus.min_words,
+            max_document_words=corpus.max_document_words,
+            near_duplicate_threshold=corpus.near_duplicate_threshold,
+            decontaminate=corpus.decontaminate,
+            held_out={task: task_texts(task) for task in recipe.evaluation.tasks},
+            strict=corpus.strict,
+            workers=corpus.preprocessing_num_workers,
+        )
     if ledger.words("train") < recipe.model.block_size:
         raise UserError(
-            f"{recipe.path}: the train split has {ledger.words('train')} words, fewer than one block of "
-            f"model.block_size {recipe.model.block_size} tokens: give more text, or lower it"
+            f"{recipe.place('block_size')} = {recipe.model.block_size} tokens: the train split has "
+            f"{ledger.words('train')} words, fewer than one block: give more text, or lower it"
         )
     say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents")
     for line in ledger.lines():
         say(f"  {line}")
 
     if settings.tokenizer is not None:
-        tokenizer = load_tokenizer(settings.tokenizer)
+        with recipe.blamed("tokenizer"):
+            tokenizer = load_tokenizer(settings.tokenizer)
     else:
-        tokenizer = train_tokenizer(
-            texts["train"]["text"],
-            algorithm=settings.algorithm,
-            vocab_size=settings.vocab_size,
-            max_length=recipe.model.block_size,
-        )
-    check_tasks(tokenizer, recipe.evaluation.tasks, block_size=recipe.model.block_size)
+        with recipe.blamed("vocab_size"):
+            tokenizer = train_tokenizer(
+                texts["train"]["text"],
+                algorithm=settings.algorithm,
+                vocab_size=settings.vocab_size,
+                max_length=recipe.model.block_size,
+            )
+    with recipe.blamed("tasks"):
+        check_tasks(tokenizer, recipe.evaluation.tasks, block_size=recipe.model.block_size)
     # Only now: data that are refused leave no trace, and a run that they should have replaced is still there.
     folder.clear()
     write_json(folder.recipe, recipe.resolved())

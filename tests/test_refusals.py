@@ -712,22 +712,40 @@ def corpus_of(name: str, text: str) -> dict[str, Any]:
 def test_data_that_cannot_be_trained_on(capfd: pytest.CaptureFixture[str]) -> None:
     """A missing file, a corpus without words, a missing column and too little text are refused in one line each."""
     kinds = f"{' '.join(FORMATS)} files (plain or .gz .xz .zst .bz2)"
-    message = f"corpus: './no.txt' matches no readable file; a source is a file, a folder or a glob of {kinds}, or a "
-    check_refused({}, ["--corpus", "./no.txt"], message + "dataset id of the hub", capfd)
+    nothing = f"matches no readable file; a source is a file, a folder or a glob of {kinds}, or a dataset id of the hub"
+    check_refused({}, ["--corpus", "./no.txt"], f"command line: --corpus: './no.txt' {nothing}", capfd)
+    missing = {"corpus": {"sources": [{"path": "no.txt"}]}}
+    check_refused(missing, [], f"r.json: corpus.sources: 'no.txt' {nothing}", capfd)
 
-    message = "corpus: 'blank.txt' is empty; mend it or leave it out"
+    message = "r.json: corpus.sources: 'blank.txt' is empty; mend it or leave it out"
     check_refused(corpus_of("blank.txt", " \n\n \n"), [], message, capfd)
 
     message = (
-        "corpus: source 'table.csv' has no column 'text'; it has id, body: name the right one with \"text_column\""
+        "r.json: corpus.sources: source 'table.csv' has no column 'text'; it has id, body: name the right one with "
+        '"text_column"'
     )
     check_refused(corpus_of("table.csv", "id,body\n1,राम\n"), [], message, capfd)
 
     message = (
-        "r.json: the train split has 87 words, fewer than one block of model.block_size 512 tokens: give more text, "
+        "r.json: model.block_size = 512 tokens: the train split has 87 words, fewer than one block: give more text, "
     )
     lines = "\n\n".join(f"राम घर {number}" for number in range(40))
     check_refused(corpus_of("few.txt", lines), [], message + "or lower it", capfd)
+
+
+def test_a_tokenizer_that_cannot_be_opened(capfd: pytest.CaptureFixture[str]) -> None:
+    """A folder that holds no tokenizer is named with the key of the recipe, or the flag, that gave it."""
+    Path("empty").mkdir()
+    corpus = {"sources": [{"bundled": "pratham_storyweaver"}]}
+    for section, flags, place in (
+        ({"tokenizer": "empty"}, [], "r.json: tokenizer.tokenizer"),
+        ({}, ["--tokenizer", "empty"], "command line: --tokenizer"),
+    ):
+        Path("r.json").write_text(json.dumps({"corpus": corpus, "tokenizer": section}), encoding="utf-8")
+        with pytest.raises(SystemExit) as stopped:
+            main(["r.json", *flags])
+        assert stopped.value.code == 2
+        assert capfd.readouterr().err.startswith(f"error: {place}: cannot open 'empty': ")
 
 
 @pytest.mark.parametrize(

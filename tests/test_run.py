@@ -264,7 +264,7 @@ def test_data_error_is_one_line(tmp_path: Path, write_recipe: WriteRecipe) -> No
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("error: corpus: 'nowhere.txt' matches no readable file")
+    assert done.stderr.startswith("error: command line: --corpus: 'nowhere.txt' matches no readable file")
     assert not (tmp_path / "run" / "corpus.json").exists()
 
 

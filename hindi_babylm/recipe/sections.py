@@ -177,8 +177,7 @@ class Recipe:
 
     def place(self, key: str) -> str:
         """Return where a key was given, `file: section.key` or `command line: --key`, or where it could stand."""
-        sections = [name for name, cls in SECTIONS.items() if key in {f.name for f in dataclasses.fields(cls)}]
-        return self.places.get(key, f"{self.path}: {(sections or ['training'])[0]}.{key}")
+        return self.places.get(key, f"{self.path}: {section_of(key)}.{key}")
 
     @contextmanager
     def blamed(self, key: str) -> Iterator[None]:
@@ -186,7 +185,7 @@ class Recipe:
         try:
             yield
         except UserError as error:
-            raise UserError(f"{self.place(key)}: {error}") from error
+            raise UserError(f"{self.place(key)}: {str(error).removeprefix(f'{section_of(key)}: ')}") from error
 
     def resolved(self) -> dict[str, Any]:
         """Return every section with its defaults filled in, as it stands in the run folder's `recipe.json`."""
@@ -212,6 +211,13 @@ class Recipe:
 
         with self.blamed("model_config"):
             check_settings(**dataclasses.asdict(self.model))
+
+
+def section_of(key: str) -> str:
+    """Return the section of a key; a field of transformers' belongs to training."""
+    return next(
+        (name for name, cls in SECTIONS.items() if key in {f.name for f in dataclasses.fields(cls)}), "training"
+    )
 
 
 def default_of(f: "dataclasses.Field[Any]") -> Any:
