@@ -33,6 +33,10 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     """
     arguments = recipe.training_arguments()
     recipe.check_model()
+    if arguments.report_to and arguments.process_index == 0:
+        from hindi_babylm.training.trackers import installed_trackers
+
+        arguments.report_to = installed_trackers(arguments.report_to)
     # Only now: what is wrong with a recipe is told before the libraries that read data are imported.
     quiet_bars()
     from transformers import AutoTokenizer

@@ -13,9 +13,12 @@ import pytest
 import torch
 import wandb
 from transformers import TrainerCallback
+from transformers.integrations import integration_utils
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from wandb.proto import wandb_internal_pb2
 
 from hindi_babylm.run import main
+from hindi_babylm.storage import UserError
 from hindi_babylm.training import trackers
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import MetricsFile
@@ -179,10 +182,52 @@ def test_missing_package_is_left_out(
     recipe = write_recipe(report_to="wandb")
     main([str(recipe)])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning")]
+    assert line.endswith("its package is not installed (pip install wandb)")
     assert "the tracker wandb is left out" in line
-    assert "pip install wandb" in line
     assert (recipe.parent / "run" / "results.json").exists()
     assert (recipe.parent / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(("name", "packages"), [("tensorboard", ["tensorboard", "tensorboardX"]), ("wandb", ["wandb"])])
+def test_a_missing_package_is_told_before_data_are_read(
+    name: str,
+    packages: list[str],
+    write_recipe: WriteRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The tracker without a package is named, with the package, before the first source is opened."""
+
+    def stop(**settings: Any) -> None:
+        raise UserError("the sources are opened")
+
+    monkeypatch.setattr("hindi_babylm.corpus.splits.build_corpus", stop)
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit):
+        main([str(write_recipe(report_to=["mlflow", name]))])
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in told[:-1]] == [
+        f"Warning: the tracker {tracker} is left out" for tracker in ("mlflow", name)
+    ]
+    assert f"pip install {packages[0]}" in told[1]
+    assert told[-1].endswith("the sources are opened")
+
+
+def test_packages_are_those_that_transformers_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker counts as installed exactly when transformers finds its package, and one of ours always does."""
+    looked_for: list[str] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: looked_for.append(name))
+    monkeypatch.setitem(trackers.TRACKERS, "csv", TrainerCallback)
+    stock = [name for name in INTEGRATION_TO_CALLBACK if name not in ("kubeflow", "neptune", "comet_ml")]
+    assert trackers.installed_trackers([*stock, "csv"]) == ["csv"]
+    ours, looked_for[:] = set(looked_for), []
+    for question in ("azureml", "clearml", "codecarbon", "dvclive", "flytekit", "mlflow", "swanlab", "tensorboard"):
+        getattr(integration_utils, f"is_{question}_available")()
+    integration_utils.is_trackio_available()
+    integration_utils.is_wandb_available()
+    integration_utils.is_dagshub_available()
+    assert ours == {name for name in looked_for if "." not in name}
 
 
 def test_unreachable_server_makes_an_offline_run(write_recipe: WriteRecipe, wandb_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The trackers of transformers (W&B, TensorBoard and others), kept from stopping or stalling a training."""
 
 import copy
+import importlib.util
 import os
 import secrets
 import threading
@@ -37,10 +38,28 @@ def check_trackers(names: str | Sequence[str] | None) -> None:
         )
 
 
+def installed_trackers(names: str | Sequence[str] | None) -> list[str]:
+    """Return those of `names` whose packages are installed, and warn of the others; nothing is imported.
+
+    Trackers of our own have no package.
+    """
+    installed = []
+    for name in [names] if isinstance(names, str) else names or []:
+        packages = PACKAGES.get(name, (name,)) if TRACKERS.get(name) is INTEGRATION_TO_CALLBACK.get(name, "") else ()
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            warn(
+                f"the tracker {name} is left out, metrics.jsonl has every figure: its package is not installed (pip "
+                f"install {packages[0]})"
+            )
+        else:
+            installed.append(name)
+    return installed
+
+
 class Trackers(TrainerCallback):
     """Pass a training's events on to the trackers of `report_to`, each in a thread of its own.
 
-    A tracker whose package is missing, that raises, or that keeps the start or end of the training waiting for
+    A tracker whose package cannot be imported, that raises, or that keeps the start or end of the training waiting for
     more than `PATIENCE` seconds is switched off with one line. `run_ids` go into every checkpoint; those of a
     checkpoint, given before `train`, continue its runs. Artifacts of checkpoints are not uploaded.
     """
@@ -55,7 +74,7 @@ class Trackers(TrainerCallback):
         for name in self._names if args.process_index == 0 else []:
             try:
                 callback = WandbTracker(self.run_ids, config) if name == "wandb" else TRACKERS[name]()
-            except Exception as error:  # what a missing or broken package raises, whichever it is
+            except Exception as error:  # what a broken package raises, whichever it is
                 warn(f"the tracker {name} is left out, metrics.jsonl has every figure: {_told(error)}")
             else:
                 self._threads.append(_TrackerThread(name, callback))
@@ -204,3 +223,11 @@ def _told(error: Exception) -> str:
 
 # Name in `report_to` -> callback. W&B's stands for the run that `WandbTracker` opens.
 TRACKERS: dict[str, Callable[[], TrainerCallback]] = {**INTEGRATION_TO_CALLBACK}
+
+# Tracker of transformers -> its packages, of which one suffices, where they have another name than the tracker.
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "azure_ml": ("azureml",),
+    "flyte": ("flytekit",),
+    "kubeflow": (),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+}
