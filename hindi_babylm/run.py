@@ -13,7 +13,7 @@ from hindi_babylm.console import quiet_warnings, say, set_level, show, warn
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
-from hindi_babylm.recipe.sections import Recipe
+from hindi_babylm.recipe.sections import SECTIONS, Recipe
 from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_json
 
@@ -27,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run `python -m hindi_babylm.run RECIPE [--key value ...]`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "--help" in words or "-h" in words:
-        from hindi_babylm.recipe.listing import run_help, training_help
+        from hindi_babylm.recipe.listing import run_help, section_help
 
-        sys.stdout.write((training_help() if "training" in words else run_help()) + "\n")
+        asked = [word for word in words if word in SECTIONS]
+        sys.stdout.write((section_help(asked[0]) if asked else run_help()) + "\n")
         return
     told = ""  # what follows from an interruption at this moment
     try:

@@ -111,6 +111,11 @@ def _check_corpus(given: _Given) -> None:
             f"{given.first('validation_fraction')} and {given.other('test_fraction', 'validation_fraction')} leave "
             "nothing to train on: lower one"
         )
+    if corpus.max_document_words < 4 * corpus.min_words:
+        raise UserError(
+            f"{given.first('max_document_words')} is less than 4 times {given.other('min_words', 'max_document_words')}: "
+            "a split would leave parts to drop: raise it, or lower min_words"
+        )
     where = given.at("sources")
     if not corpus.sources:
         raise UserError(f"{where} is empty: name at least one source, or leave it out for the bundled")

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+from hindi_babylm.recipe.checking import BOUNDS
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import SECTIONS, default_of
 
@@ -15,18 +17,34 @@ usage: accelerate launch -m hindi_babylm.run RECIPE [--key value ...]
 Train a Hindi language model as the JSON file RECIPE says. Flags lie over it,
 flat over its sections: --learning_rate 1e-3 --tasks A B --model_config '{...}'
 
-  --corpus X ...              files, folders, globs or hub ids, for sources
-  --dry_run                   print the plan and time a few steps, train nothing
-  --overwrite                 start again in a folder that holds a run
-  --help, --help training     this page; every training key of transformers"""
+  --corpus X ...    files, folders, globs or hub ids, in place of sources
+  --dry_run         print the plan and time a few steps, train nothing
+  --overwrite       start again in a folder that holds a run
+  --help SECTION    what the keys of a section mean; training has many more
+
+Keys of the sections, as key = default (unit):"""
+STOP = 20  # columns between the places where an entry may begin
 
 
 def run_help() -> str:
-    """Describe our keys, section by section, without importing torch or transformers."""
+    """List our keys with default and unit, section by section, without importing torch or transformers."""
     lines = [USAGE]
     for name, section in SECTIONS.items():
-        lines += ["", f"{name}:" if name != "training" else "training (ours, and changed defaults of transformers'):"]
-        lines += [_entry(f.name, default_of(f), str(f.metadata["help"])) for f in dataclasses.fields(section)]
+        lines.append(f"{name}: {_title(name, section)}")
+        lines += _in_columns([_short(f) for f in dataclasses.fields(section)])
+    return "\n".join(lines)
+
+
+def section_help(name: str) -> str:
+    """Describe every key of a section; `training` takes the import of transformers."""
+    if name == "training":
+        return training_help()
+    lines = [f"Section {name}: {_title(name, SECTIONS[name])}.", "Defaults stand in brackets.", ""]
+    for f in dataclasses.fields(SECTIONS[name]):
+        limits = " and ".join(f"{BOUNDS[check][0]} {f.metadata[check]}" for check in BOUNDS if check in f.metadata)
+        takes = ", ".join(part for part in (f.metadata.get("unit"), limits) if part)
+        help = str(f.metadata["help"])
+        lines.append(_entry(f.name, default_of(f), f"{help} {takes[:1].upper() + takes[1:]}." if takes else help))
     return "\n".join(lines)
 
 
@@ -47,6 +65,31 @@ def training_help() -> str:
             text = "- " + REFUSED[f.name] if f.name in REFUSED else ("* " if ours else "") + str(f.metadata["help"])
             lines.append(_entry(f.name, default_of(f), " ".join(text.replace("%%", "%").split())))
     return "\n".join(lines)
+
+
+def _title(name: str, section: type) -> str:
+    if name == "training":
+        return "ours, and transformers' with another default"
+    title = (section.__doc__ or "").rstrip(".")
+    return title[:1].lower() + title[1:]
+
+
+def _short(f: "dataclasses.Field[Any]") -> str:
+    default = default_of(f)
+    shown = f"{default:g}" if isinstance(default, float) else json.dumps(default)
+    return f"{f.name} = {shown}{' (' + f.metadata['unit'] + ')' if 'unit' in f.metadata else ''}"
+
+
+def _in_columns(entries: Sequence[str]) -> list[str]:
+    """Fill lines of 80 columns with the entries in their order."""
+    lines: list[str] = []
+    for entry in entries:
+        start = -(-(len(lines[-1]) + 1) // STOP) * STOP + 2 if lines else 80
+        if start + len(entry) <= 80:
+            lines[-1] = f"{lines[-1]:<{start}}{entry}"
+        else:
+            lines.append(f"  {entry}")
+    return lines
 
 
 def _entry(name: str, default: Any, text: str) -> str:

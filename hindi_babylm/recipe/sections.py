@@ -39,7 +39,7 @@ SOURCE_KEYS: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def _option(help: str, default: Any = None, **checks: Any) -> Any:
-    """Declare a key of a section: its help, default, and `choices` or bounds `low`, `above`, `high`, `below`."""
+    """Declare a key of a section: help, default, `unit`, and `choices` or bounds `low`, `above`, `high`, `below`."""
     metadata = {"help": help, **checks}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -50,37 +50,41 @@ def _option(help: str, default: Any = None, **checks: Any) -> Any:
 class CorpusSection:
     """What is read, and how it is divided."""
 
-    sources: list[dict[str, Any]] = _option("Objects of one path, hub_id or bundled each.", [{"bundled": "all"}])
-    max_words: int | None = _option("Budget of all splits together, in words.", None, low=1)
-    max_bytes: int | None = _option("The same in bytes of UTF-8, in place of words.", None, low=1)
-    validation_fraction: float = _option("Validation split, share of the works.", 0.1, above=0, below=1)
-    test_fraction: float = _option("Test split, share of the works.", 0.1, above=0, below=1)
+    sources: list[dict[str, Any]] = _option(
+        f"Objects of one path, hub_id or bundled each, with {', '.join(list(SOURCE_KEYS)[3:])}.", [{"bundled": "all"}]
+    )
+    max_words: int | None = _option("Budget of all splits together.", None, low=1, unit="words")
+    max_bytes: int | None = _option("The same in UTF-8.", None, low=1, unit="bytes")
+    validation_fraction: float = _option("Validation split.", 0.1, above=0, below=1, unit="share of works")
+    test_fraction: float = _option("Test split.", 0.1, above=0, below=1, unit="share of works")
     split_seed: int = _option("Seed of the split and of the budget's choice.", 0)
-    hygiene: list[str] = _option("Cleaning steps, in order.", list(STEPS), choices=STEPS)
-    min_words: int = _option("Shorter documents are dropped, in words.", 1, low=1)
-    max_document_words: int = _option("Longer documents are split, in words.", 50_000, low=100)
-    near_duplicate_threshold: float | None = _option("Jaccard similarity of a near duplicate.", None, above=0, high=1)
+    hygiene: list[str] = _option(f"Cleaning steps, in order: {', '.join(STEPS)}.", list(STEPS), choices=STEPS)
+    min_words: int = _option("Shorter documents are dropped.", 1, low=1, unit="words")
+    max_document_words: int = _option("Longer documents are split.", 50_000, low=100, unit="words")
+    near_duplicate_threshold: float | None = _option(
+        "Nearer documents are dropped.", None, above=0, high=1, unit="Jaccard similarity"
+    )
     decontaminate: bool = _option("Cut what train shares with held-out text.", True)
     strict: bool = _option("Refuse what would be dropped or mended.", False)
-    preprocessing_num_workers: int | None = _option("Processes that clean; all cores by default.", None, low=1)
+    preprocessing_num_workers: int | None = _option("Cleaning; null: one a core.", None, low=1, unit="processes")
 
 
 @dataclass
 class TokenizerSection:
-    """The tokenizer: an existing one, or how to train one."""
+    """An existing tokenizer, or how to train one."""
 
-    tokenizer: str | None = _option("Folder or hub id; without it one is trained.")
+    tokenizer: str | None = _option("An existing one; null: one is trained.", unit="folder or hub id")
     algorithm: str = _option("What to train: " + ", ".join(TOKENIZERS) + ".", "bpe", choices=TOKENIZERS)
-    vocab_size: int = _option("Size of a trained vocabulary, in tokens.", 32_000, low=MINIMUM_VOCABULARY)
+    vocab_size: int = _option("Size of a trained vocabulary.", 32_000, low=MINIMUM_VOCABULARY, unit="tokens")
 
 
 @dataclass
 class ModelSection:
-    """The model."""
+    """Architecture and size."""
 
-    architecture: str = _option(", ".join(ARCHITECTURES) + ".", "gpt2", choices=ARCHITECTURES)
-    block_size: int = _option("Length of a training row, in tokens.", 512, low=2)
-    dropout: float = _option("Probability, where the architecture has it.", 0.1, low=0, below=1)
+    architecture: str = _option("Class of the model: " + ", ".join(ARCHITECTURES) + ".", "gpt2", choices=ARCHITECTURES)
+    block_size: int = _option("Length of a training row.", 512, low=2, unit="tokens")
+    dropout: float = _option("Dropout where the architecture has it.", 0.1, low=0, below=1, unit="probability")
     model_config: dict[str, Any] = _option("Fields of GPT2Config or LlamaConfig.", {})
 
 
@@ -89,18 +93,18 @@ class CurriculumSection:
     """The order in which the blocks are trained on."""
 
     curriculum: str = _option(
-        ", ".join([NO_CURRICULUM, *DIFFICULTIES]) + ".",
+        "Order of difficulty: " + ", ".join([NO_CURRICULUM, *DIFFICULTIES]) + ".",
         NO_CURRICULUM,
         choices=ChainMap(DIFFICULTIES, {NO_CURRICULUM: None}),  # a view: one that is registered later is a choice too
     )
-    stage_epochs: list[int] = _option("Epochs of each stage, the easiest first.", [3, 4, 3], low=1)
+    stage_epochs: list[int] = _option("Epochs of each stage, the easiest first.", [3, 4, 3], low=1, unit="epochs")
 
 
 @dataclass
 class EvaluationSection:
-    """What the final model is scored on, beside perplexity and bits per byte."""
+    """What the final model is scored on beside its perplexity."""
 
-    tasks: list[str] = _option("Minimal-pair suites.", list(TASKS), choices=TASKS)
+    tasks: list[str] = _option("Minimal-pair suites: " + ", ".join(TASKS) + ".", list(TASKS), choices=TASKS)
 
 
 # Bounds of the stock training fields that a typing slip turns into nonsense.

@@ -6,38 +6,40 @@ from typing import Any
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def _option(help: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(help: str, default: Any = None, unit: str | None = None) -> Any:
+    return field(default=default, metadata={"help": help, **({"unit": unit} if unit else {})})
 
 
 @dataclass
 class SpecificationDefaults:
     """Declare the specification's defaults and the few fields of ours; a mixin of `HindiTrainingArguments`."""
 
-    output_dir: str | None = _option("Run folder. Default: runs/<name of the recipe>.")
-    global_batch_size: int = _option("Blocks per optimizer step of all processes.", 32)
+    output_dir: str | None = _option("Run folder. Default: runs/<name of the recipe>.", unit="folder")
+    global_batch_size: int = _option("Blocks per optimizer step of all processes.", 32, unit="blocks")
     per_device_train_batch_size: int | None = _option(
-        "Blocks per process and forward pass. Default: what global_batch_size leaves."
+        "Blocks per process and forward pass. Default: what global_batch_size leaves.", unit="blocks"
     )
     gradient_accumulation_steps: int | None = _option(
-        "Forward passes per optimizer step. Default: what global_batch_size leaves."
+        "Forward passes per optimizer step. Default: what global_batch_size leaves.", unit="forward passes"
     )
-    num_train_epochs: float = _option("Passes over the training blocks.", 10.0)
-    learning_rate: float = _option("Peak learning rate of AdamW.", 3e-4)
-    muon_learning_rate: float | None = _option("Peak rate of Muon for hidden matrices. Default: off.")
+    num_train_epochs: float = _option("Passes over the training blocks.", 10.0, unit="epochs")
+    learning_rate: float = _option("Peak learning rate of AdamW.", 3e-4, unit="per step")
+    muon_learning_rate: float | None = _option("Peak rate of Muon for hidden matrices. Default: off.", unit="per step")
     weight_decay: float = _option("Decoupled decay of the matrices.", 0.01)
     lr_scheduler_type: str = _option("linear, cosine, constant_with_warmup, ...", "linear")
     warmup_steps: float = _option(
-        "Linear warmup in steps, at most a tenth of the run; below 1 a share of all steps.", 1000.0
+        "Linear warmup in steps, at most a tenth of the run; below 1 a share of all steps.", 1000.0, unit="steps"
     )
     precision: str = _option("auto, fp32, bf16 or fp16; auto follows accelerate launch, else the machine.", "auto")
-    early_stopping_patience: int | None = _option("Evaluations without a better one. Default: no end.")
+    early_stopping_patience: int | None = _option(
+        "Evaluations without a better one. Default: no end.", unit="evaluations"
+    )
     eval_strategy: str = _option("no, steps (eval_steps) or epoch.", "epoch")
     save_strategy: str = _option("no, steps (save_steps), epoch or best.", "epoch")
-    save_total_limit: int | None = _option("Checkpoints to keep besides the best one.", 2)
+    save_total_limit: int | None = _option("Checkpoints to keep besides the best one.", 2, unit="files")
     load_best_model_at_end: bool | None = _option("Export the best model, not the last one.")
     metric_for_best_model: str | None = _option("loss or perplexity.", "loss")
-    logging_steps: float = _option("Steps between transfers; each step is logged.", 10)
+    logging_steps: float = _option("Steps between transfers; each step is logged.", 10, unit="steps")
     # The stock filter hides a NaN loss behind an average and synchronises the device at every step.
     logging_nan_inf_filter: bool = _option("Hide losses that are not finite.", False)
     # Off, a resumed run forgets how long early stopping has been waiting.
