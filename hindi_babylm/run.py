@@ -242,6 +242,7 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
             "step": facts["step"],
         },
         "training": facts["training"],
+        "advice": facts["advice"],
         **figures,
         "continuations": continue_texts(model, tokenizer, texts["test"]),
     }

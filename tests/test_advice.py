@@ -18,6 +18,7 @@ from hindi_babylm.training.advice import Advice, batch_advice, learning_rate_adv
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import MetricLists
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+from tests.runs import back_to, results_of
 from tests.test_training import Rows, tiny_model
 
 
@@ -120,7 +121,7 @@ def test_rising_loss_is_divergence(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"training loss rose from {lowest:.2f} to 7.50" in line
     assert "lower learning_rate" in line
     assert list(callback.given) == ["divergence"]
-    assert line == f"Advice: {callback.given['divergence']}"
+    assert line == f"Advice: {callback.given['divergence']['text']}"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -134,7 +135,7 @@ def test_loss_that_is_no_number_is_divergence(capsys: pytest.CaptureFixture[str]
 def test_validation_loss_that_is_no_number_is_divergence() -> None:
     """A validation loss that is not finite is told too."""
     given = told(healthy(40), [5.0, math.nan]).given
-    assert "validation loss is nan at step 40" in given["divergence"]
+    assert "validation loss is nan at step 40" in given["divergence"]["text"]
 
 
 def test_loss_that_does_not_fall(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +160,10 @@ def test_overfitting(capsys: pytest.CaptureFixture[str]) -> None:
     assert "validation loss rose for 3 evaluations (3.91 -> 4.20) while training loss fell (4.40 -> 3.50)" in line
     assert "set early_stopping_patience" in line
     assert list(callback.given) == ["overfitting"]
-    assert "early_stopping_patience" not in told(losses, validation, early_stopping_patience=5).given["overfitting"]
+    assert (
+        "early_stopping_patience"
+        not in told(losses, validation, early_stopping_patience=5).given["overfitting"]["text"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,6 +253,29 @@ def test_advice_of_a_real_training(tmp_path: Path, capsys: pytest.CaptureFixture
     HindiLanguageModelTrainer(tiny_model("gpt2"), arguments, Rows([12] * 20), Rows([12]), callbacks=[callback]).train()
     assert "divergence" in callback.given
     assert any("divergence" in line for line in spoken(capsys))
+
+
+def test_advice_is_a_result_that_a_resume_neither_loses_nor_doubles(
+    write_recipe: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """results.json lists each advice with its step and symptom, also those that only the first part of a run saw."""
+    calls = iter(range(1000))
+    monkeypatch.setattr(advice, "SMALLEST", 0)
+    monkeypatch.setattr(advice, "SPEED_SECONDS", 0.0)
+    monkeypatch.setattr(advice, "speed_advice", lambda *figures: f"slow, measured {next(calls)} times before")
+    every: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    recipe = write_recipe(learning_rate=0.5, global_batch_size=6, logging_steps=1, save_total_limit=50, **every)
+    main([str(recipe)])
+    whole, killed = recipe.parent / "run", recipe.parent / "killed"
+    given = results_of(whole)["advice"]
+    assert [(entry["symptom"], entry["step"]) for entry in given] == [("learning rate", 0), ("batch", 0), ("speed", 2)]
+    out = capsys.readouterr().out.replace("\n  ", " ")
+    assert [f"Advice: {entry['text']}" in out for entry in given] == [True] * 3
+    assert out.count("Advice: ") == 3
+    back_to(whole, killed, 4)
+    main([str(killed / "recipe.json")])
+    assert "Advice: " not in capsys.readouterr().out
+    assert results_of(killed)["advice"] == given
 
 
 def arguments_for(tmp_path: Path, **settings: Any) -> HindiTrainingArguments:

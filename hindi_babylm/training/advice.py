@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from hindi_babylm.console import say
 from hindi_babylm.storage import UserError, first_line
@@ -117,18 +118,21 @@ def speed_advice(parameters: int, tokens_per_second: float) -> str | None:
     )
 
 
-class Advice(TrainerCallback):
-    """Print each advice once, and keep it in `given` by its symptom; a resumed run does not repeat any.
+class Advice(TrainerCallback, ExportableState):
+    """Print each advice once, and keep it in `given` by its symptom, as `results.json` will have it.
 
-    `block_size` is in tokens.
+    `given` goes into every checkpoint, so that a resumed run repeats and forgets none. `block_size` is in tokens.
     """
 
     def __init__(self, *, block_size: int) -> None:
         self.block_size = block_size
-        self.given: dict[str, str] = {}
+        self.given: dict[str, dict[str, Any]] = {}
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"block_size": self.block_size}, "attributes": {"given": self.given}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.given = {}
+        self.given = dict(self.given) if state.global_step else {}
         self._parameters: int = kwargs["model"].num_parameters()
         self._warmup: int = args.get_warmup_steps(state.max_steps)
         self._losses: list[float] = []
@@ -138,8 +142,8 @@ class Advice(TrainerCallback):
         # What the log of a resumed run shows was said before it was stopped.
         self._silent = state.global_step > 0 or not state.is_world_process_zero
         if args.muon_learning_rate is None and args.optim.startswith("adamw"):
-            self._give("learning rate", learning_rate_advice(self._parameters, args.learning_rate))
-        self._give("batch", batch_advice(self._parameters, args.global_batch_size))
+            self._give(0, "learning rate", learning_rate_advice(self._parameters, args.learning_rate))
+        self._give(0, "batch", batch_advice(self._parameters, args.global_batch_size))
         for event in state.log_history:
             self._take(event, event["step"], args)
         self._silent = not state.is_world_process_zero
@@ -157,17 +161,18 @@ class Advice(TrainerCallback):
         if loss is None:
             return
         if not math.isfinite(loss):
-            self._give("divergence", nan_advice("validation" if "eval_loss" in event else "training", loss, step))
+            kind = "validation" if "eval_loss" in event else "training"
+            self._give(step, "divergence", nan_advice(kind, loss, step))
         elif "loss" in event:
             self._losses.append(loss)
             if len(self._losses) == WINDOW:
                 self._means.append(sum(self._losses) / WINDOW)
                 self._losses = []
-                self._give("divergence", divergence_advice(self._means))
-                self._give("plateau", plateau_advice(self._means, self._warmup))
+                self._give(step, "divergence", divergence_advice(self._means))
+                self._give(step, "plateau", plateau_advice(self._means, self._warmup))
         elif "epoch_train_loss" in event:
             self._evaluations.append((event["epoch_train_loss"], loss))
-            self._give("overfitting", overfitting_advice(self._evaluations, args.early_stopping_patience))
+            self._give(step, "overfitting", overfitting_advice(self._evaluations, args.early_stopping_patience))
 
     def _time(self, step: int, args: Any) -> None:
         """Measure the speed between two transfers of the log, when the device has just been waited for."""
@@ -176,11 +181,11 @@ class Advice(TrainerCallback):
             self._since = now, step
         elif now >= self._since[0] + SPEED_SECONDS:
             tokens = (step - self._since[1]) * args.global_batch_size * self.block_size
-            self._give("speed", speed_advice(self._parameters, tokens / (now - self._since[0])))
+            self._give(step, "speed", speed_advice(self._parameters, tokens / (now - self._since[0])))
 
-    def _give(self, symptom: str, advice: str | None) -> None:
+    def _give(self, step: int, symptom: str, advice: str | None) -> None:
         if advice is not None and symptom not in self.given:
-            self.given[symptom] = advice
+            self.given[symptom] = {"step": step, "symptom": symptom, "text": advice}
             if not self._silent:
                 text = textwrap.wrap(f"Advice: {advice}", 80, subsequent_indent="  ", break_on_hyphens=False)
                 say("\n".join(text))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hindi_babylm.storage import RunFolder, replace_folder, write_json
+from hindi_babylm.training.advice import Advice
 from hindi_babylm.training.machine import peak_memory_bytes
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
@@ -24,7 +25,9 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
     trainer.trackers.close(folder.final_model)
     best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
     step = trainer.state.best_global_step if best else trainer.state.global_step
-    write_json(folder.training, {"which": "best" if best else "last", "step": step, "training": facts(trainer)})
+    advice = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Advice)]
+    record = {"which": "best" if best else "last", "step": step, "training": facts(trainer)}
+    write_json(folder.training, {**record, "advice": [entry for part in advice for entry in part.given.values()]})
 
 
 def facts(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
