@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: lines, warnings, bars; plain lines where there is no terminal."""
 
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -24,15 +25,16 @@ def set_level(name: str) -> None:
 
 
 def say(line: str, *, heading: bool = False) -> None:
-    """Print a line on stdout at once, without tearing a bar."""
+    """Print a line on stdout at once, without tearing a bar; on a terminal it is `fitted`."""
     if _level == 2:
+        line = fitted(line)
         tqdm.write(_styled(line, BOLD, sys.stdout) if heading else line, file=sys.stdout)
         sys.stdout.flush()  # the log of a cluster shows it while the run goes on
 
 
 def show(text: str) -> None:
-    """Print what a command was called for, on stdout, whatever the level."""
-    tqdm.write(text, file=sys.stdout)
+    """Print what a command was called for, on stdout, whatever the level; on a terminal each line is `fitted`."""
+    tqdm.write("\n".join(map(fitted, text.split("\n"))), file=sys.stdout)
     sys.stdout.flush()
 
 
@@ -50,7 +52,8 @@ def shows_bars() -> bool:
 
 def bar(description: str, total: int | None, *, unit: str = "it", initial: int = 0) -> "tqdm[Any]":
     """Return a progress bar on stderr, as wide as the terminal; without a terminal it stays silent."""
-    return tqdm(total=total, initial=initial, desc=description, unit=unit, disable=not shows_bars(), dynamic_ncols=True)
+    settings: dict[str, Any] = {"disable": not shows_bars(), "dynamic_ncols": True}
+    return tqdm(total=total, initial=initial, desc=shortened(description, _columns() // 2), unit=unit, **settings)
 
 
 @contextmanager
@@ -74,6 +77,28 @@ def tell_end(description: str, size: str, started: float) -> None:
     """Print the line of a stage that began at `started` of the monotonic clock, where no bar has shown it."""
     if not shows_bars():
         say(f"{description}: {size}, {duration(time.monotonic() - started)}")
+
+
+def fitted(line: str) -> str:
+    """Return a line `shortened` to the terminal's width; a log has it whole."""
+    return shortened(line, _columns()) if sys.stdout.isatty() else line
+
+
+def shortened(line: str, columns: int) -> str:
+    """Return a line with its longest path cut in the middle, as far as `columns` ask for it; at least 16 stay.
+
+    >>> shortened("Model: runs/a-folder-with-a-long-name/final_model", 40)
+    'Model: runs/a-fol...ong-name/final_model'
+    """
+    path = max((word for word in line.split() if os.sep in word), key=len, default="")
+    keep = max(16, len(path) - (len(line) - columns) - 3)
+    if len(line) <= columns or keep + 3 >= len(path):
+        return line
+    return line.replace(path, f"{path[: keep // 3]}...{path[keep // 3 - keep :]}", 1)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def duration(seconds: float) -> str:

@@ -107,6 +107,33 @@ def test_a_terminal_shows_a_bar_for_every_stage_within_80_columns(write_recipe: 
     assert [line for line in lines if width(line) > COLUMNS] == []
 
 
+def test_long_paths_are_cut_in_the_middle_on_a_terminal(write_recipe: WriteRecipe) -> None:
+    """On a terminal of 80 columns lines keep beginning and end of a long path; a pipe and errors have it whole."""
+    path = f"/data/{'a-long-name/' * 9}checkpoint_step_6.pt"
+    code = (
+        "from hindi_babylm.console import bar, say, show, warn\n"
+        f"say('Checkpoint saved: {path} (best so far)')\n"
+        f"show('\\nModel:  {path}\\nक/ख ' + 'गा' * 38)\n"
+        f"warn('no {path}')\n"
+        f"bar('Reading {path}', 4).close()\n"
+    )
+    words = [sys.executable, "-c", code]
+    folder = write_recipe().parent
+    status, shown = on_terminal(words, folder, TERM="dumb")
+    assert status == 0
+    first, _, second, text, warning, progress = shown.replace("\r\n", "\n").strip("\n").split("\n")
+    assert re.fullmatch(
+        r"Checkpoint saved: /data/a-long[\w/-]+\.\.\.[\w/-]+/checkpoint_step_6\.pt \(best so far\)", first
+    )
+    assert re.fullmatch(r"Model:  /data/a-long-name[\w/-]+\.\.\.[\w/-]+/checkpoint_step_6\.pt", second)
+    assert len(first) == len(second) == COLUMNS
+    assert text == "क/ख " + "गा" * 38
+    assert warning == f"Warning: no {path}"
+    assert re.match(r"\rReading /data/a-[\w/-]*\.\.\.[\w/-]*checkpoint_step_6\.pt:   0%\|", progress)
+    done = subprocess.run(words, capture_output=True, check=True, cwd=folder, env=surroundings())
+    assert done.stdout.decode().count(path) == 2
+
+
 def test_no_color_is_respected(write_recipe: WriteRecipe) -> None:
     """With NO_COLOR a terminal gets no style, and with TERM=dumb neither."""
     code = (
