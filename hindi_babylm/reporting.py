@@ -104,11 +104,12 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     for number, stage in enumerate(plan["stages"], start=1):
         text = stage["first_text"] if len(stage["first_text"]) <= 38 else stage["first_text"][:35] + "..."
         lines.append(f"{number:<8}{stage['epochs']:>8.2f}{stage['steps']:>10,}{stage['words_seen']:>14,.0f}  {text}")
-    parts = ("weights", "gradients", "optimizer", "logits")
+    told = dict.fromkeys(("weights", "gradients", "optimizer", "logits"), "by size")
+    told |= {"activations": "by formula, on a GPU", "together": "on a GPU, beside its libraries"}
     lines += [
         "",
         f"{'peak memory':<16}{_size(memory['peak'])} a process, measured on the steps below",
-        *(f"{'  ' + name:<16}{_size(memory[name])} by size" for name in parts),
+        *(f"{'  ' + name:<16}{_size(memory[name])} {how}" for name, how in told.items() if name in memory),
         f"{'a step':<16}{plan['seconds_per_step']:.3g} s, measured on {plan['timed_steps']} after the first",
         f"{'evaluations':<16}{plan['evaluations']:,} of {duration(plan['seconds_per_evaluation'])}, measured on a part",
         f"{'training':<16}{duration(plan['seconds'])} by these times, up to the final evaluation",

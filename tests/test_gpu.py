@@ -8,6 +8,7 @@ import torch
 
 from hindi_babylm.run import main
 from tests.runs import EVERY_OTHER_STEP, assert_equal_runs, back_to, results_of
+from tests.test_memory import CONFIGS, build, expected_bytes, saved_bytes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 WriteRecipe = Callable[..., Path]
@@ -36,3 +37,12 @@ def test_automatic_precision_of_a_gpu(write_recipe: WriteRecipe) -> None:
     main([str(recipe)])
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     assert results_of(recipe.parent / "run")["training"]["precision"] == ("bf16" if native else "fp16")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_closed_form_is_what_a_gpu_saves(name: str, precision: str, dropout: float) -> None:
+    """On a GPU, with and without dropout, the formula is within 15 % of what is saved."""
+    model = build(name, device="cuda", dropout=dropout)
+    assert expected_bytes(model, precision) == pytest.approx(saved_bytes(model, precision), rel=0.15)

@@ -115,10 +115,24 @@ def test_memory_and_time_are_measured(write_recipe: WriteRecipe) -> None:
     vocabulary = (parameters - 2 * (12 * 32**2 + 13 * 32) - 2 * 32 - 32 * 32) // 32
     assert memory["logits"] == 2 * 4 * 4 * 32 * vocabulary
     assert memory["peak"] > memory["weights"] + memory["gradients"] + memory["optimizer"] + memory["logits"]
+    assert memory["activations"] > 0
+    assert memory["together"] == sum(bytes for part, bytes in memory.items() if part not in ("peak", "together"))
     assert 1 <= facts["timed_steps"] < facts["steps"]
     times = facts["steps"] * facts["seconds_per_step"] + 3 * facts["seconds_per_evaluation"]
     assert facts["seconds"] == pytest.approx(times)
     assert min(facts["seconds_per_step"], facts["seconds_per_evaluation"]) > 0
+
+
+def test_the_state_of_muon_is_half_of_adamws(write_recipe: WriteRecipe) -> None:
+    """Muon keeps 4 bytes a weight of the hidden matrices, AdamW 8 of every other."""
+    from hindi_babylm.recipe.parsing import parse_recipe
+
+    facts = dry_run(parse_recipe(write_recipe(muon_learning_rate=0.01), ["--gradient_checkpointing", "true"]))
+    matrices = 2 * 12 * 32**2
+    found = facts["memory"]["optimizer"]
+    assert 0 <= found - (4 * matrices + 8 * (facts["parameters"] - matrices)) < 4 * 100  # and step counts
+    plain = dry_run(parse_recipe(write_recipe(), []))["memory"]
+    assert facts["memory"]["activations"] < plain["activations"]
 
 
 def test_the_memory_of_a_sharded_tensor_is_that_of_its_shard() -> None:
@@ -167,7 +181,7 @@ def test_a_dry_run_that_resumes_is_refused(write_recipe: WriteRecipe, capsys: py
         main([str(recipe), "--dry_run", "--resume_from_checkpoint", str(checkpoint)])
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
-        "error: command line: --dry_run plans a whole run: leave resume_from_checkpoint out\n"
+        "error: command line: --resume_from_checkpoint: --dry_run plans a whole run: leave resume_from_checkpoint out\n"
     )
 
 

@@ -18,12 +18,12 @@ from hindi_babylm.training.callbacks import Console
 from hindi_babylm.training.export import seen
 from hindi_babylm.training.interruption import Interruption
 from hindi_babylm.training.machine import peak_memory_bytes
+from hindi_babylm.training.memory import activation_bytes, logits_bytes
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 TIMED_STEPS = 20
 TIMED_SECONDS = 45.0
 TIMED_EVALUATION_BATCHES = 8
-FLOAT32_BYTES = 4
 
 
 def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
@@ -141,21 +141,33 @@ def _steps_per_epoch(trainer: HindiLanguageModelTrainer) -> int:
 
 
 def _memory(trainer: HindiLanguageModelTrainer) -> dict[str, int]:
-    """Return the peak of the steps so far, and the parts of it that follow from sizes, in bytes."""
+    """Return the peak of the steps so far, and in bytes what follows from sizes; `together` is for a GPU.
+
+    Activations and the sum are there for the architectures that `activation_bytes` knows.
+    """
     model: Any = trainer.model
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    weights = _bytes_here(parameters)
-    optimizer: Any = trainer.optimizer
-    state = [value for entry in optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
     blocks: Any = trainer.train_dataset
-    logits = trainer.args.per_device_train_batch_size * blocks.block_size * model.config.vocab_size * FLOAT32_BYTES
-    return {
-        "peak": peak_memory_bytes(),
+    optimizer: Any = trainer.optimizer
+    rows = trainer.args.per_device_train_batch_size or 1
+    weights = _bytes_here([parameter for parameter in model.parameters() if parameter.requires_grad])
+    parts = {
         "weights": weights,
         "gradients": weights,
-        "optimizer": _bytes_here(state),
-        "logits": 2 * logits,  # and their gradient
+        "optimizer": _bytes_here(
+            [v for entry in optimizer.state.values() for v in entry.values() if torch.is_tensor(v)]
+        ),
+        "logits": logits_bytes(model.config, rows=rows, block_size=blocks.block_size),
     }
+    activations = activation_bytes(
+        model.config,
+        rows=rows,
+        block_size=blocks.block_size,
+        precision=trainer.args.precision,
+        checkpointing=bool(trainer.args.gradient_checkpointing),
+    )
+    if activations is not None:
+        parts |= {"activations": activations, "together": activations + sum(parts.values())}
+    return {"peak": peak_memory_bytes(), **parts}
 
 
 def _bytes_here(tensors: Iterable[torch.Tensor]) -> int:
