@@ -113,8 +113,9 @@ def _check_corpus(given: _Given) -> None:
         )
     if corpus.max_document_words < 4 * corpus.min_words:
         raise UserError(
-            f"{given.first('max_document_words')} is less than 4 times {given.other('min_words', 'max_document_words')}: "
-            "a split would leave parts to drop: raise it, or lower min_words"
+            f"{given.first('max_document_words')} is less than 4 times "
+            f"{given.other('min_words', 'max_document_words')}: a split would leave parts to drop: raise it, or lower "
+            "min_words"
         )
     where = given.at("sources")
     if not corpus.sources:
