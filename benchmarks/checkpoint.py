@@ -22,7 +22,7 @@ def main() -> None:
 
     from hindi_babylm.modeling import build_model, count_parameters
     from hindi_babylm.recipe.parsing import parse_recipe
-    from hindi_babylm.tokenization import train_tokenizer
+    from hindi_babylm.tokenization.training import train_tokenizer
     from hindi_babylm.training.arguments import HindiTrainingArguments
     from hindi_babylm.training.checkpoint import collect_state
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer

@@ -61,7 +61,7 @@ def measure(folder: Path, workers: int | None) -> dict[str, float]:
     from hindi_babylm.console import set_level
     from hindi_babylm.corpus.assembly import build_corpus
     from hindi_babylm.packing import TokenStore
-    from hindi_babylm.tokenization import train_tokenizer
+    from hindi_babylm.tokenization.training import train_tokenizer
 
     set_level("error")
     with tempfile.TemporaryDirectory() as own:

@@ -62,7 +62,7 @@ def build_model(
     Raises UserError for a field that the config class does not have or a value that it refuses, and for positions
     shorter than `block_size`.
 
-    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> from hindi_babylm.tokenization.training import train_tokenizer
     >>> tokenizer = train_tokenizer(["राम घर गया"], vocab_size=512)
     >>> size = {"n_layer": 2, "n_embd": 64, "n_head": 2}
     >>> model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=32, model_config=size)

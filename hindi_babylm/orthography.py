@@ -38,6 +38,16 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
+def split_clusters(text: str) -> list[str]:
+    """Split `text` into its orthographic syllables and its whitespace; the parts join to it.
+
+    >>> split_clusters("क्षत्रिय है।")
+    ['क्ष', 'त्रि', 'य', ' ', 'है', '।']
+    """
+    clusters: list[str] = _CLUSTER.findall(text)
+    return clusters
+
+
 def split_aksharas(text: str) -> list[str]:
     """Split `text` into its orthographic syllables, whitespace left out.
 
@@ -46,7 +56,7 @@ def split_aksharas(text: str) -> list[str]:
     >>> split_aksharas("क्षत्रिय है।")
     ['क्ष', 'त्रि', 'य', 'है', '।']
     """
-    return [cluster for cluster in _CLUSTER.findall(text) if not cluster.isspace()]
+    return [cluster for cluster in split_clusters(text) if not cluster.isspace()]
 
 
 def count_aksharas(text: str) -> int:

@@ -62,7 +62,7 @@ class TokenStore:
 
         Raises UserError for a tokenizer without an EOS token or without the fast backend.
 
-        >>> from hindi_babylm.tokenization import train_tokenizer
+        >>> from hindi_babylm.tokenization.training import train_tokenizer
         >>> texts = ["राम घर गया", "सीता ने आम खाया"]
         >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
         >>> store = TokenStore.write("tokens/train", texts=texts, words=[3, 4], tokenizer=tokenizer)
@@ -164,7 +164,7 @@ def pack(store: TokenStore, *, block_size: int) -> Blocks:
 
     Raises UserError when the store is too small for one prediction.
 
-    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> from hindi_babylm.tokenization.training import train_tokenizer
     >>> texts = ["राम घर गया", "सीता ने आम खाया"]
     >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
     >>> store = TokenStore.write("tokens/train", texts=texts, words=[3, 4], tokenizer=tokenizer)

@@ -9,8 +9,10 @@ from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.storage import RunFolder, UserError, write_json
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from hindi_babylm.corpus.ledger import Ledger
     from hindi_babylm.packing import Blocks, TokenStore
     from hindi_babylm.training.arguments import HindiTrainingArguments
 
@@ -71,25 +73,12 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     return Prepared(arguments, tokenizer, stores, blocks, model)
 
 
-def data_seed(arguments: "HindiTrainingArguments") -> int:
-    """Return the seed of the order of documents and blocks."""
-    return arguments.data_seed if arguments.data_seed is not None else arguments.seed
-
-
-def _wait_for_everyone() -> None:
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
-
-
-def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
-    """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
+def read_corpus(recipe: Recipe) -> "tuple[DatasetDict, Ledger]":
+    """Read the corpus of a recipe as `build_corpus` does, and print what it holds."""
     from hindi_babylm.corpus.assembly import build_corpus
-    from hindi_babylm.evaluation.tasks import check_tasks, task_texts
-    from hindi_babylm.packing import TokenStore, write_documents
-    from hindi_babylm.tokenization import load_tokenizer, tokenizer_report, train_tokenizer
+    from hindi_babylm.evaluation.tasks import task_texts
 
-    corpus, settings = recipe.corpus, recipe.tokenizer
+    corpus = recipe.corpus
     with recipe.blamed("sources"):
         texts, ledger = build_corpus(
             sources=corpus.sources,
@@ -107,15 +96,37 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
             strict=corpus.strict,
             workers=corpus.preprocessing_num_workers,
         )
+    say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents")
+    for line in ledger.lines():
+        say(f"  {line}")
+    return texts, ledger
+
+
+def data_seed(arguments: "HindiTrainingArguments") -> int:
+    """Return the seed of the order of documents and blocks."""
+    return arguments.data_seed if arguments.data_seed is not None else arguments.seed
+
+
+def _wait_for_everyone() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
+    """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
+    from hindi_babylm.evaluation.tasks import check_tasks
+    from hindi_babylm.packing import TokenStore, write_documents
+    from hindi_babylm.tokenization.report import tokenizer_report
+    from hindi_babylm.tokenization.training import load_tokenizer, train_tokenizer
+
+    settings = recipe.tokenizer
+    texts, ledger = read_corpus(recipe)
     if ledger.words("train") < recipe.model.block_size:
         raise UserError(
             f"{recipe.place('block_size')} = {recipe.model.block_size} tokens: the train split has "
             f"{ledger.words('train')} words, fewer than one block: give more text, or lower it"
         )
-    say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents")
-    for line in ledger.lines():
-        say(f"  {line}")
-
     if settings.tokenizer is not None:
         with recipe.blamed("tokenizer"):
             tokenizer = load_tokenizer(settings.tokenizer)

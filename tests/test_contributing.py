@@ -17,7 +17,7 @@ from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
 from hindi_babylm.packing import TokenStore
 from hindi_babylm.run import main
-from hindi_babylm.tokenization import TOKENIZERS
+from hindi_babylm.tokenization.algorithms import TOKENIZERS
 from hindi_babylm.training.trackers import TRACKERS
 from tests.conftest import tiny_recipe
 from tests.runs import ROOT

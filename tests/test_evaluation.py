@@ -14,7 +14,7 @@ from hindi_babylm.evaluation.minimal_pairs import Pair, load_pairs, score_pairs
 from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll, windows
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.storage import UserError
-from hindi_babylm.tokenization import train_tokenizer
+from hindi_babylm.tokenization.training import train_tokenizer
 
 EOS = 3
 VOCABULARY = 53

@@ -163,7 +163,7 @@ def test_no_module_is_named_after_nothing() -> None:
                 assert not word.startswith(FORBIDDEN_NAMES), name
 
 
-@pytest.mark.parametrize("package", ["corpus", "recipe", "training", "evaluation"])
+@pytest.mark.parametrize("package", ["corpus", "recipe", "tokenization", "training", "evaluation"])
 def test_packages_are_empty_inside(package: str) -> None:
     """The `__init__` of a stage is empty, so that one of its modules can be imported without the others."""
     assert modules_by_name[package].body == []
@@ -172,8 +172,10 @@ def test_packages_are_empty_inside(package: str) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("orthography", "storage", "corpus.ledger", "corpus.sources", "corpus.reading", "tokenization", "modeling"),
-        *("metrics", "training.specification"),
+        *("orthography", "storage", "corpus.ledger", "corpus.sources", "corpus.reading", "modeling"),
+        *("corpus.duplicates", "corpus.contamination", "corpus.hygiene.cleaning", "corpus.decoding"),
+        *("metrics", "training.specification", "tokenization.algorithms", "tokenization.training"),
+        *("tokenization.splitting", "tokenization.vocabulary", "tokenization.report", "tokenization.comparison"),
     ],
 )
 def test_heavy_libraries_are_imported_late(module: str) -> None:

@@ -17,7 +17,8 @@ from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import SECTIONS
 from hindi_babylm.run import main
 from hindi_babylm.storage import UserError
-from hindi_babylm.tokenization import TOKENIZERS, train_bpe, train_tokenizer
+from hindi_babylm.tokenization.algorithms import TOKENIZERS, train_bpe
+from hindi_babylm.tokenization.training import train_tokenizer
 from tests.conftest import TINY_GPT2, TINY_LLAMA, WORDS, tiny_recipe
 
 Recipe = dict[str, dict[str, Any]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hindi_babylm.packing import ENCODE_BATCH, IGNORED, PADDING, Blocks, TokenStore, pack
 from hindi_babylm.storage import UserError, write_json
-from hindi_babylm.tokenization import train_tokenizer
+from hindi_babylm.tokenization.training import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -201,7 +201,7 @@ def test_a_missing_package_is_told_before_data_are_read(
     def stop(**settings: Any) -> None:
         raise UserError("the sources are opened")
 
-    monkeypatch.setattr("hindi_babylm.corpus.splits.build_corpus", stop)
+    monkeypatch.setattr("hindi_babylm.corpus.assembly.build_corpus", stop)
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit):

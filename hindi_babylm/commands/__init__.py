@@ -8,6 +8,10 @@ from hindi_babylm.storage import UserError, exit_on_user_error, suggestion
 
 # Name -> (module with a `main(argv)`, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "compare-tokenizers": (
+        "hindi_babylm.commands.compare_tokenizers",
+        "train tokenizers on one corpus and measure them side by side",
+    ),
     "run": ("hindi_babylm.run", "train a model from a recipe, from raw text to final figures"),
 }
 
@@ -16,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Dispatch `hindi-babylm COMMAND ...`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()]
+        lines = [f"  {name:<20}{text}" for name, (_, text) in COMMANDS.items()]
         sys.stdout.write("\n".join(["usage: hindi-babylm COMMAND ...", "", *lines, "", "Each has a --help.", ""]))
         return
     with exit_on_user_error():

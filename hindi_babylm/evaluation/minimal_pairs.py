@@ -83,7 +83,7 @@ def score_pairs(
     Raises UserError when a sentence does not fit into `block_size`: a truncated pair may have lost its difference.
 
     >>> from hindi_babylm.modeling import build_model
-    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> from hindi_babylm.tokenization.training import train_tokenizer
     >>> tokenizer = train_tokenizer(["लड़का है", "लड़के हैं"] * 10, vocab_size=512)
     >>> size = {"n_layer": 1, "n_embd": 32, "n_head": 2}
     >>> model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=16, model_config=size)

@@ -20,7 +20,7 @@ def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerF
     """Open an exported folder as anybody would, in fp32, on the GPU where there is one.
 
     >>> from hindi_babylm.modeling import build_model
-    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> from hindi_babylm.tokenization.training import train_tokenizer
     >>> tokenizer = train_tokenizer(["राम घर गया"], vocab_size=512)
     >>> size = {"n_layer": 1, "n_embd": 32, "n_head": 2}
     >>> build_model(architecture="gpt2", tokenizer=tokenizer, block_size=16, model_config=size).save_pretrained("tiny")
@@ -52,7 +52,7 @@ def evaluate_model(
     >>> from datasets import Dataset
     >>> from hindi_babylm.modeling import build_model
     >>> from hindi_babylm.packing import TokenStore
-    >>> from hindi_babylm.tokenization import train_tokenizer
+    >>> from hindi_babylm.tokenization.training import train_tokenizer
     >>> texts = ["राम घर गया", "सीता ने आम खाया"]
     >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
     >>> store = TokenStore.write("tokens/test", texts=texts, words=[3, 4], tokenizer=tokenizer)

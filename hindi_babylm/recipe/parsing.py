@@ -32,7 +32,7 @@ def parse_command_line(words: Sequence[str]) -> tuple[Recipe, set[str]]:
     """Read `RECIPE [--key value ...]` into a recipe and the switches (`--overwrite`) that were given."""
     if not words or words[0].startswith("-"):
         raise UserError("no recipe: accelerate launch -m hindi_babylm.run recipes/quickstart.json (see --help)")
-    given = _read_flags(words[1:])
+    given = read_flags(words[1:])
     switches = {name for name in SWITCHES if name in given}
     for name in switches:
         if given[name]:
@@ -51,7 +51,7 @@ def parse_recipe(path: str | Path, flags: Sequence[str] = ()) -> Recipe:
     >>> print(recipe.model.block_size, recipe.training["learning_rate"], recipe.training["num_train_epochs"])
     128 0.001 10.0
     """
-    return _parse(Path(path), _read_flags(flags))
+    return _parse(Path(path), read_flags(flags))
 
 
 def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
@@ -147,7 +147,7 @@ def _read_json(where: str, text: str) -> Any:
         raise UserError(f"{where}line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
 
 
-def _read_flags(words: Sequence[str]) -> dict[str, list[str]]:
+def read_flags(words: Sequence[str]) -> dict[str, list[str]]:
     """Split `--key value ...` and `--key=value` into the words of each flag."""
     found: dict[str, list[str]] = {}
     current: list[str] | None = None

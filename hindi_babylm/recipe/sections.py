@@ -14,7 +14,8 @@ from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
 from hindi_babylm.storage import UserError
-from hindi_babylm.tokenization import MINIMUM_VOCABULARY, TOKENIZERS
+from hindi_babylm.tokenization.algorithms import TOKENIZERS
+from hindi_babylm.tokenization.vocabulary import MINIMUM_VOCABULARY
 from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults
 
 if TYPE_CHECKING:
