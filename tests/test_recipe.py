@@ -210,23 +210,6 @@ def test_help_is_one_screen_with_every_key_default_and_unit() -> None:
     assert len(text.splitlines()) <= 50
 
 
-def test_help_has_room_for_more_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten more keys of the corpus and three of the tokenizer still make a page of 50 lines."""
-    for name, count in (("corpus", 10), ("tokenizer", 3)):
-        more = [
-            (f"another_key_{i}", bool, dataclasses.field(default=False, metadata={"help": "x"})) for i in range(count)
-        ]
-        monkeypatch.setitem(
-            SECTIONS,
-            name,
-            dataclasses.make_dataclass(name, more, bases=(SECTIONS[name],), namespace={"__doc__": "More."}),
-        )
-    lines = run_help().splitlines()
-    assert sum(line.count("another_key_") for line in lines) == 13
-    assert len(lines) <= 50
-    assert max(map(len, lines)) <= 80
-
-
 @pytest.mark.parametrize("name", [name for name in SECTIONS if name != "training"])
 def test_help_of_a_section_explains_its_keys(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help SECTION` says of each key what it means, its unit, its range and its default, in 80 columns."""

@@ -210,15 +210,20 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     ),
     (
         {"corpus": {"sources": [{"path": "x", "weight": 1}]}},
-        "r.json: corpus: weights share out a budget: give max_words or max_bytes too, or leave the weights out",
+        "r.json: corpus.sources: weights share out a budget: give max_words or max_bytes too, or leave the weights out",
     ),
     (
         {"corpus": {"sources": [{"path": "x", "weight": 1}, {"path": "y"}], "max_words": 9}},
-        "r.json: corpus: source 'y' has no weight, but 'x' has one: give every source a weight or a max_words",
+        "r.json: corpus.sources: source 'y' has no weight, but 'x' has one: give every source a weight or a max_words",
     ),
     (
         {"corpus": {"max_words": 9, "max_bytes": 9}},
-        "r.json: corpus.max_words and max_bytes are one budget in two units: leave one out",
+        "r.json: corpus.max_words = 9 and corpus.max_bytes = 9 are one budget in two units: leave one out",
+    ),
+    (
+        {"corpus": {"max_document_words": 300, "min_words": 90}},
+        "r.json: corpus.max_document_words = 300 is less than 4 times corpus.min_words = 90: a split would leave "
+        "parts to drop: raise it, or lower min_words",
     ),
     ({"corpus": {"max_document_words": 5}}, "r.json: corpus.max_document_words = 5: expected at least 100"),
     (
@@ -721,13 +726,13 @@ def test_data_that_cannot_be_trained_on(capfd: pytest.CaptureFixture[str]) -> No
     check_refused(corpus_of("blank.txt", " \n\n \n"), [], message, capfd)
 
     message = (
-        "r.json: corpus.sources: source 'table.csv' has no column 'text'; it has id, body: name the right one with "
+        "r.json: corpus.sources: source 'table.csv' has no column 'text'; it has body, id: name the right one with "
         '"text_column"'
     )
     check_refused(corpus_of("table.csv", "id,body\n1,राम\n"), [], message, capfd)
 
     message = (
-        "r.json: model.block_size = 512 tokens: the train split has 87 words, fewer than one block: give more text, "
+        "r.json: model.block_size = 512 tokens: the train split has 99 words, fewer than one block: give more text, "
     )
     lines = "\n\n".join(f"राम घर {number}" for number in range(40))
     check_refused(corpus_of("few.txt", lines), [], message + "or lower it", capfd)

@@ -77,6 +77,8 @@ def _title(name: str, section: type) -> str:
 def _short(f: "dataclasses.Field[Any]") -> str:
     default = default_of(f)
     shown = f"{default:g}" if isinstance(default, float) else json.dumps(default)
+    if isinstance(default, list) and len(shown) > 60:
+        shown = f"[{json.dumps(default[0])}, ..., {json.dumps(default[-1])}]"
     return f"{f.name} = {shown}{' (' + f.metadata['unit'] + ')' if 'unit' in f.metadata else ''}"
 
 

@@ -63,7 +63,7 @@ class CorpusSection:
     min_words: int = _option("Shorter documents are dropped.", 1, low=1, unit="words")
     max_document_words: int = _option("Longer documents are split.", 50_000, low=100, unit="words")
     near_duplicate_threshold: float | None = _option(
-        "Nearer documents are dropped.", None, above=0, high=1, unit="Jaccard similarity"
+        "Nearer documents are dropped.", None, above=0, high=1, unit="similarity"
     )
     decontaminate: bool = _option("Cut what train shares with held-out text.", True)
     strict: bool = _option("Refuse what would be dropped or mended.", False)
