@@ -246,6 +246,8 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
         **figures,
         "continuations": continue_texts(model, tokenizer, texts["test"]),
     }
+    seen = {unit: facts["training"][unit] for unit in ("epochs", "words_seen", "tokens")}
+    write_json(folder.corpus, {**read_json(folder.corpus), "seen": seen})
     write_json(folder.results, results)
 
 

@@ -155,6 +155,7 @@ def test_run_folder_holds_what_the_documentation_lists(write_recipe: WriteRecipe
     assert results["training"]["words_seen"] == pytest.approx(2 * train_words)
     tokens = sum(entry["tokens"] for entry in ledger["kept"]["train"].values())
     assert results["training"]["tokens"] == 2 * (tokens - 1)
+    assert ledger["seen"] == {"epochs": 2, "words_seen": pytest.approx(2 * train_words), "tokens": 2 * (tokens - 1)}
     assert len(evaluations) == 2
     assert all(event["eval_perplexity"] == pytest.approx(math.exp(event["eval_loss"])) for event in evaluations)
     assert sum(entry["words"] for entry in ledger["kept"]["test"].values()) == results["test"]["words"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import regex
 
 from hindi_babylm import orthography
-from hindi_babylm.console import bar, tell_end
+from hindi_babylm.console import bar, shortened, tell_end
 from hindi_babylm.corpus.duplicates import content_key, signatures
 from hindi_babylm.corpus.hashing import stable_hash
 from hindi_babylm.corpus.hygiene.cleaning import clean
@@ -196,7 +196,7 @@ def _write_table(
         "signature": pyarrow.binary(),
     }
     kept, seen, writer = 0, set[int](), None
-    with bar(f"Reading {label}", None, unit=" documents") as progress, open(path, "wb") as file:
+    with bar(shortened(f"Reading {label}", 40), None, unit=" documents") as progress, open(path, "wb") as file:
         for columns, part in results:
             ledger.merge(part)
             batch = pyarrow.record_batch(
