@@ -74,7 +74,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
 
 
 def read_corpus(recipe: Recipe) -> "tuple[DatasetDict, Ledger]":
-    """Read the corpus of a recipe as `build_corpus` does, and print what it holds."""
+    """Read the corpus of a recipe; see `build_corpus`."""
     from hindi_babylm.corpus.assembly import build_corpus
     from hindi_babylm.evaluation.tasks import task_texts
 
@@ -96,10 +96,14 @@ def read_corpus(recipe: Recipe) -> "tuple[DatasetDict, Ledger]":
             strict=corpus.strict,
             workers=corpus.preprocessing_num_workers,
         )
+    return texts, ledger
+
+
+def tell_corpus(texts: "DatasetDict", ledger: "Ledger") -> None:
+    """Print what a corpus holds, and what was changed and dropped."""
     say(f"Corpus: {ledger.words():,} words in {sum(map(len, texts.values())):,} documents")
     for line in ledger.lines():
         say(f"  {line}")
-    return texts, ledger
 
 
 def data_seed(arguments: "HindiTrainingArguments") -> int:
@@ -127,6 +131,7 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
             f"{recipe.place('block_size')} = {recipe.model.block_size} tokens: the train split has "
             f"{ledger.words('train')} words, fewer than one block: give more text, or lower it"
         )
+    tell_corpus(texts, ledger)
     if settings.tokenizer is not None:
         with recipe.blamed("tokenizer"):
             tokenizer = load_tokenizer(settings.tokenizer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hindi_babylm.console import quiet_bars, quiet_warnings, say, set_level, show
-from hindi_babylm.preparation import read_corpus
+from hindi_babylm.preparation import read_corpus, tell_corpus
 from hindi_babylm.recipe.parsing import parse_recipe, read_flags
 from hindi_babylm.recipe.sections import CorpusSection, Recipe
 from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
@@ -102,6 +102,7 @@ def compare(words: Sequence[str]) -> list[dict[str, Any]]:
     quiet_warnings()
     quiet_bars()
     splits, ledger = read_corpus(recipe)
+    tell_corpus(splits, ledger)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

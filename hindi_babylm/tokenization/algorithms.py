@@ -34,8 +34,8 @@ FIRST_TOKENS = [*SPECIAL, *BYTE_TOKENS]
 LONGEST_PIECE = 48
 # The unigram model starts from so many times the tokens that are wanted. More make it slower and its texts longer.
 UNIGRAM_SEEDS = 2
-# One in so many tokens is learned inside of aksharas. With half as many 2.4 times the boundaries cut an akshara, with
-# twice as many half of them, for 0.6 % more tokens (16,000 tokens on the bundled corpus).
+# One in so many tokens is learned inside of aksharas. With half as many, 4.6 times the boundaries cut an akshara; with
+# twice as many half of them, for 0.6 % more tokens a word (16,000 tokens, bundled corpus).
 AKSHARA_SHARE = 8
 
 
