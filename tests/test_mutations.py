@@ -103,7 +103,7 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
     "split_seed": (3, {}),
     "max_bytes": (20_000, {}),
     "hygiene": ([], {}),
-    "min_words": (31, {}),
+    "min_words": (29, {}),
     "max_document_words": (100, {}),
     "near_duplicate_threshold": (0.5, {}),
     "decontaminate": (False, {}),

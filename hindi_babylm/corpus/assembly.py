@@ -14,7 +14,7 @@ from hindi_babylm.corpus.duplicates import exact_duplicates, near_duplicates
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.corpus.ledger import BYTE_PREMIUM, EXAMPLES_PER_REASON, EXCERPT, Ledger
 from hindi_babylm.corpus.sources import check_weights, load_source, name_of
-from hindi_babylm.corpus.splits import SPLITS, split_places
+from hindi_babylm.corpus.splits import SPLITS, split_numbers
 from hindi_babylm.corpus.workers import map_in_order
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
 from hindi_babylm.storage import UserError
@@ -65,9 +65,9 @@ def build_corpus(
 
     >>> texts, ledger = build_corpus(sources=[{"bundled": "pratham_storyweaver"}], max_words=50_000)
     >>> print({split: len(documents) for split, documents in texts.items()})
-    {'train': 71, 'validation': 11, 'test': 11}
+    {'train': 68, 'validation': 5, 'test': 7}
     >>> print(ledger.words("train"), ledger.words(), ledger.dropped["max_words"]["documents"])
-    35431 49425 32
+    41647 49088 45
     """
     import datasets
 
@@ -91,9 +91,9 @@ def build_corpus(
     if not len(documents):
         raise UserError(f"corpus: no document is left of {', '.join(map(name_of, sources))}: {_losses(ledger)}")
 
-    columns = documents.select_columns(["words", "bytes", "id_hash", "work_hash", "key"]).with_format("arrow")[:]
+    columns = documents.select_columns(["words", "bytes", "key"]).with_format("arrow")[:]
     facts = {name: columns[name].to_numpy() for name in columns.column_names}
-    place = ranks(facts["id_hash"], seed=split_seed)
+    place = ranks(documents["document_id"], seed=split_seed)
     origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.lexsort((facts["key"], place, origin))
     drop = functools.partial(_drop, ledger, documents, facts)
@@ -108,12 +108,12 @@ def build_corpus(
         rows = drop(f"max_{unit}", rows, np.arange(len(rows)) < fill(facts[unit][rows], limit), limit=limit)
 
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    of = split_places(facts["work_hash"][rows], **fractions, seed=split_seed)
+    of = split_numbers(documents["work"], **fractions, seed=split_seed)[rows]
     splits = datasets.DatasetDict()
     for number, split in enumerate(SPLITS):
         chosen = rows[of == number]
         if not len(chosen):
-            works = len(np.unique(facts["work_hash"][rows]))
+            works = len(set(documents.select(rows)["work"]))
             raise UserError(
                 f"corpus: the {split} split got none of the {works} works; give more documents (a .txt file is cut at "
                 'blank lines; "sample_by": "line" in its source makes each line a document), a larger '

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import regex
 
 from hindi_babylm import orthography
-from hindi_babylm.console import bar, shortened, tell_end
+from hindi_babylm.console import bar, say, shortened, tell_end
 from hindi_babylm.corpus.duplicates import content_key, signatures
 from hindi_babylm.corpus.hashing import stable_hash
 from hindi_babylm.corpus.hygiene.cleaning import clean
@@ -31,7 +31,6 @@ BATCH_CHARACTERS = 1_000_000
 BATCH_ROWS = 1_000
 TEXT_COLUMNS = ("text", "source", "document_id", "work")
 AMOUNTS = ("words", "bytes", "aksharas")
-HASHES = ("id_hash", "work_hash", "key")
 # What decides over the result beside the rows and the settings.
 CODE = (*sorted(Path(__file__).parent.rglob("*.py")), Path(orthography.__file__))
 
@@ -54,8 +53,8 @@ def clean_rows(
 
     `identity` stands for the content of the rows, `label` for where they come from, `name` for the source that the
     documents bear when their row has none. With `stop_after`, a unit and an amount, no more rows are taken once so
-    much has been kept. The table has the columns `text, source, document_id, work, words, bytes, aksharas`, 64-bit
-    hashes of the document's id, of its work and of its text, and, with `near_duplicates`, its MinHash signature.
+    much has been kept. The table has the columns `text, source, document_id, work, words, bytes, aksharas`, `key`,
+    which equal texts share, and, with `near_duplicates`, the MinHash `signature`.
     """
     import datasets
 
@@ -82,7 +81,10 @@ def clean_rows(
         write_json(facts, {name: getattr(ledger, name) for name in ("read", "dropped", "changed")})
     documents = datasets.Dataset.from_file(str(table))
     amount = f"{ledger.read['documents']:,} documents"
-    tell_end(f"Reading {label}", f"{amount}, reused: unchanged" if reused else amount, started)
+    if reused:
+        say(f"Reading {label}: {amount}, reused: unchanged")
+    else:
+        tell_end(f"Reading {label}", amount, started)
     return documents, ledger
 
 
@@ -130,7 +132,7 @@ def _clean_batch(
 ) -> tuple[dict[str, list[Any]], Ledger]:
     """Return the columns of the documents that the rows become, and the ledger of the rows."""
     ledger = Ledger()
-    columns: dict[str, list[Any]] = {column: [] for column in (*TEXT_COLUMNS, *AMOUNTS, *HASHES)}
+    columns: dict[str, list[Any]] = {column: [] for column in (*TEXT_COLUMNS, *AMOUNTS, "key")}
     for row in rows:
         text, fault = row.get("text" if FAULT in row else text_column), row.get(FAULT)
         if not isinstance(text, str):
@@ -161,8 +163,7 @@ def _clean_batch(
             part_identity = f"{identity}#{part + 1}" if part else identity
             values = (document, source or name, part_identity, work or identity)
             amounts = (count_words(document), count_bytes(document), count_aksharas(document))
-            hashes = (stable_hash(part_identity), stable_hash(work or identity), content_key(document))
-            for column, value in zip(columns, (*values, *amounts, *hashes), strict=True):
+            for column, value in zip(columns, (*values, *amounts, content_key(document)), strict=True):
                 columns[column].append(value)
     if near_duplicates:
         columns["signature"] = [signature.tobytes() for signature in signatures(columns["text"])]
@@ -192,7 +193,7 @@ def _write_table(
     types = {
         **dict.fromkeys(TEXT_COLUMNS, pyarrow.string()),
         **dict.fromkeys(AMOUNTS, pyarrow.int64()),
-        **dict.fromkeys(HASHES, pyarrow.uint64()),
+        "key": pyarrow.uint64(),
         "signature": pyarrow.binary(),
     }
     kept, seen, writer = 0, set[int](), None

@@ -272,7 +272,7 @@ def _check_files(given: _Given) -> None:
     if not Path(checkpoint).is_file():
         near = suggestion(checkpoint, map(str, sorted(Path(checkpoint).parent.glob("*.pt"))))
         advice = near if near != "there are " else "its folder holds no checkpoint"
-        raise UserError(f"{given.first('resume_from_checkpoint')}: there is no such file; {advice}")
+        raise UserError(f'{given.at("resume_from_checkpoint")} = "{checkpoint}": there is no such file; {advice}')
 
 
 def _check_libraries(given: _Given) -> None:
