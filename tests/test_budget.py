@@ -89,7 +89,7 @@ def test_a_source_too_small_for_its_weight_is_told(tmp_path: Path, capsys: pytes
     """A share that its source cannot fill is one warning with both figures, and nothing else fills it."""
     splits, _ = build_corpus(sources=sources_of(tmp_path, 20, 400, weight=(1.0, 1.0)), max_words=1000)
     there = sum(len(row["text"].split()) for row in numbered(20))
-    assert f"s0 has {there} words, fewer than the 500 of its weight 1" in capsys.readouterr().err
+    assert f"of s0 {there} words are left, fewer than the 500 of its weight 1" in capsys.readouterr().err
     kept = amounts(splits)
     assert kept["s0"] == there
     assert 491 < kept["s1"] <= 500

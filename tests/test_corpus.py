@@ -429,7 +429,7 @@ def broken_files(folder: Path) -> None:
         ({"hub_id": "nobody/nothing"}, ["'nobody/nothing'", "the connection", 'give the files as "path"']),
         ({"bundled": "wikipedia"}, ["no bundled corpus 'wikipedia'", "all, common_voice_sentences, hindi_wikipedia"]),
         ({"path": "good.jsonl"}, ["the validation split got none of the 1 works", "sample_by", "validation_fraction"]),
-        ({"path": "good.jsonl", "max_words": 0}, ["source max_words 0 is too small", "raise it"]),
+        ({"path": "good.jsonl", "max_words": 0}, ["max_words of good.jsonl 0 is too small", "raise it"]),
     ],
     ids=lambda value: str(value)[:50] if isinstance(value, dict) else "",
 )
@@ -556,7 +556,7 @@ def test_bundled_corpus_opens_through_the_stage(bundled: dict[str, list[dict[str
     assert abs(cleaned) < 20
     assert 0 < ledger.changed["overlap"]["words"] < 2000
     same = sum(row["text"] == rows[row["document_id"]] for part in splits.values() for row in part)
-    assert same > 0.94 * len(rows)
+    assert same > 0.93 * len(rows)
     works = {name: set(part["work"]) for name, part in splits.items()}
     assert sum(map(len, works.values())) == 1145
     for split in splits:

@@ -17,7 +17,7 @@ from hindi_babylm.corpus.sources import check_weights, load_source, name_of
 from hindi_babylm.corpus.splits import SPLITS, split_numbers
 from hindi_babylm.corpus.workers import map_in_order
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
-from hindi_babylm.storage import UserError
+from hindi_babylm.storage import UserError, suggestion
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -27,6 +27,7 @@ OVERLAP = "overlap"
 # Of a stream: what duplicates of other sources may take away again.
 STREAM_MARGIN = 1.1
 OVERLAP_BATCH = 500  # documents
+FILLED = 0.95  # of a budget; less is told
 # What a person chose to leave out; every other loss ends a strict build.
 CHOSEN = ("source max_words", "weight", "max_words", "max_bytes")
 LOSSLESS = ("nfc", "spaces", "long_lines", "split")
@@ -72,6 +73,11 @@ def build_corpus(
     import datasets
 
     unit, limit = ("bytes", max_bytes) if max_bytes is not None else ("words", max_words)
+    if max_words is not None and max_bytes is not None:
+        raise UserError("corpus: max_words and max_bytes are one budget in two units: leave one out")
+    for step in hygiene:
+        if step not in STEPS:
+            raise UserError(f"corpus: no step of hygiene {step!r}; {suggestion(step, STEPS)}")
     check_weights(sources, limit=limit)
     ledger, parts = Ledger(), []
     for source in sources:
@@ -91,40 +97,56 @@ def build_corpus(
     if not len(documents):
         raise UserError(f"corpus: no document is left of {', '.join(map(name_of, sources))}: {_losses(ledger)}")
 
-    columns = documents.select_columns(["words", "bytes", "key"]).with_format("arrow")[:]
-    facts = {name: columns[name].to_numpy() for name in columns.column_names}
-    place = ranks(documents["document_id"], seed=split_seed)
+    facts = _arrays(documents, ["words", "bytes", "key", "fingerprint"])
     origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    rows = np.lexsort((facts["key"], place, origin))
+    streamed = np.asarray([bool(source.get("streaming")) for source in sources])[origin]
+    # A stream keeps its own order, and comes after what is read whole: what a larger budget reads more of it displaces
+    # nothing that a smaller one kept.
+    order = ranks(_column(documents, "document_id"), seed=split_seed)
+    place = np.where(streamed, np.arange(len(documents), dtype=np.uint64), order)
+    rows = np.lexsort((facts["fingerprint"], facts["key"], place, origin, streamed))
     drop = functools.partial(_drop, ledger, documents, facts)
     rows = drop("duplicate", rows, [first is None for first in exact_duplicates(facts["key"][rows])])
     if near_duplicate_threshold is not None:
-        signatures = np.stack([np.frombuffer(s, dtype=np.uint32) for s in documents.select(rows)["signature"]])
+        signatures = np.stack([np.frombuffer(s, dtype=np.uint32) for s in _column(documents.select(rows), "signature")])
         kept = [first is None for first in near_duplicates(signatures, threshold=near_duplicate_threshold)]
         rows = drop("near duplicate", rows, kept)
     rows = _mix(rows, sources, origin, facts, unit=unit, limit=limit, drop=drop)
-    rows = rows[np.lexsort((facts["key"][rows], place[rows]))]
+    rows = rows[np.lexsort((facts["fingerprint"][rows], facts["key"][rows], place[rows]))]
     if limit is not None:
-        rows = drop(f"max_{unit}", rows, np.arange(len(rows)) < fill(facts[unit][rows], limit), limit=limit)
+        rows = drop(
+            f"max_{unit}",
+            rows,
+            np.arange(len(rows)) < fill(facts[unit][rows], limit),
+            limit=(f"max_{unit}", unit, limit),
+        )
+
+    rows = rows[np.lexsort((facts["fingerprint"][rows], facts["key"][rows], order[rows]))]
 
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    of = split_numbers(documents["work"], **fractions, seed=split_seed)[rows]
+    works = _column(documents.select(rows), "work")
+    of = split_numbers(works, **fractions, seed=split_seed)
     splits = datasets.DatasetDict()
     for number, split in enumerate(SPLITS):
         chosen = rows[of == number]
         if not len(chosen):
-            works = len(set(documents.select(rows)["work"]))
             raise UserError(
-                f"corpus: the {split} split got none of the {works} works; give more documents (a .txt file is cut at "
-                'blank lines; "sample_by": "line" in its source makes each line a document), a larger '
+                f"corpus: the {split} split got none of the {len(set(works))} works; give more documents (a .txt file "
+                'is cut at blank lines; "sample_by": "line" in its source makes each line a document), a larger '
                 "validation_fraction or test_fraction, or another split_seed"
             )
         splits[split] = documents.select(chosen).select_columns(COLUMNS)
     if decontaminate:
         texts = [splits["validation"]["text"], splits["test"]["text"], *(held_out or {}).values()]
-        splits["train"] = _without_overlap(splits["train"], texts, ledger, workers=workers)
+        splits["train"] = _without_overlap(splits["train"], texts, ledger, min_words=min_words, workers=workers)
+        if not len(splits["train"]):
+            raise UserError(
+                "corpus: every training document shares a passage with validation, test or a task; give more "
+                "documents, other fractions, or switch decontaminate off"
+            )
     for split, part in splits.items():
-        ledger.keep(split, part["source"], {amount: part[amount] for amount in ("words", "bytes", "aksharas")})
+        amounts = {amount: _column(part, amount) for amount in ("words", "bytes", "aksharas")}
+        ledger.keep(split, _column(part, "source"), amounts)
     used = sum(entry["bytes"] for kept in ledger.kept.values() for entry in kept.values())
     ledger.budget = {
         "unit": unit,
@@ -145,18 +167,23 @@ def _wanted(
     """Return unit and amount of text that a stream is read for, or None for a source that is read whole."""
     if not source.get("streaming"):
         return None
-    bounds: list[tuple[str, float]] = []
     if source.get("max_words") is not None:
-        bounds.append(("words", source["max_words"]))
-    elif source.get("weight") is not None and limit is not None:
-        bounds.append((unit, limit * source["weight"] / sum(other.get("weight") or 0 for other in sources)))
-    elif limit is not None:
-        bounds.append((unit, limit))
-    if not bounds:
-        raise UserError(
-            f"corpus: a stream has no end: give {name_of(source)!r} a max_words, or the corpus a max_words or max_bytes"
-        )
-    return bounds[0][0], STREAM_MARGIN * bounds[0][1]
+        return "words", STREAM_MARGIN * source["max_words"]
+    assert limit is not None  # `check_weights` has seen to it
+    weights = sum(float(other.get("weight") or 0) for other in sources)
+    return unit, STREAM_MARGIN * limit * (source["weight"] / weights if weights else 1)
+
+
+def _arrays(documents: "Dataset", names: list[str]) -> dict[str, np.ndarray]:
+    """Return columns of numbers at once; a dataset's own iterator takes 50 microseconds a row."""
+    table = documents.select_columns(names).with_format("arrow")[:]
+    return {name: table[name].to_numpy() for name in names}
+
+
+def _column(documents: "Dataset", name: str) -> list[Any]:
+    """Return a column at once."""
+    values: list[Any] = documents.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+    return values
 
 
 def _drop(
@@ -167,13 +194,25 @@ def _drop(
     rows: np.ndarray,
     kept: "Sequence[bool] | np.ndarray",
     *,
-    limit: float | None = None,
+    limit: tuple[str, str, float] | None = None,
 ) -> np.ndarray:
-    """Return the `kept` ones of `rows`, and book the others; with a `limit`, refuse one that keeps nothing."""
+    """Return the `kept` ones of `rows`, and book the others.
+
+    A `limit`, what is bounded, its unit and its amount, is refused when it keeps nothing, and told when it is not
+    nearly filled.
+    """
     mask = np.asarray(kept, dtype=bool)
-    if limit is not None and len(rows) and not mask.any():
-        raise UserError(f"corpus: {reason} {limit:g} is too small for a single document; raise it")
     gone = rows[~mask]
+    if limit is not None and len(gone):
+        what, unit, size = limit
+        there = int(facts[unit][rows[mask]].sum())
+        if not mask.any():
+            raise UserError(f"corpus: {what} {size:,.0f} is too small for a single document; raise it")
+        if there < FILLED * size:
+            warn(
+                f"corpus: {what} {size:,.0f} is filled with {there:,} {unit}: the next document has "
+                f"{facts[unit][gone[0]]:,}, and none is cut; lower max_document_words to split it"
+            )
     if len(gone):
         first = documents.select(gone[:EXAMPLES_PER_REASON])
         examples = [{"document_id": row["document_id"], "text": row["text"][:EXCERPT]} for row in first]
@@ -197,7 +236,8 @@ def _mix(
     for number, source in enumerate(sources):
         part = rows[origin[rows] == number]
         if (cap := source.get("max_words")) is not None:
-            part = drop("source max_words", part, np.arange(len(part)) < fill(facts["words"][part], cap), limit=cap)
+            bound = (f"max_words of {name_of(source)}", "words", cap)
+            part = drop("source max_words", part, np.arange(len(part)) < fill(facts["words"][part], cap), limit=bound)
         parts.append(part)
     weights = [float(source.get("weight") or 0) for source in sources]
     if limit is not None and any(weights):
@@ -216,16 +256,17 @@ def _mix(
             there = int(facts[unit][part].sum())
             if there < share:
                 warn(
-                    f"corpus: {name_of(sources[number])} has {there:,} {unit}, fewer than the {share:,.0f} of its "
-                    f"weight {weight:g}: the mix is short of it"
+                    f"corpus: of {name_of(sources[number])} {there:,} {unit} are left, fewer than the {share:,.0f} of "
+                    f"its weight {weight:g}: the mix is short of it"
                 )
-            part = drop("weight", part, np.arange(len(part)) < fill(facts[unit][part], share), limit=share)
+            bound = (f"the share of {name_of(sources[number])}", unit, share)
+            part = drop("weight", part, np.arange(len(part)) < fill(facts[unit][part], share), limit=bound)
             parts[number] = part
     return np.concatenate(parts)
 
 
 def _without_overlap(
-    train: "Dataset", held_out: Iterable[Iterable[str]], ledger: Ledger, *, workers: int | None
+    train: "Dataset", held_out: Iterable[Iterable[str]], ledger: Ledger, *, min_words: int, workers: int | None
 ) -> "Dataset":
     """Cut out of the training documents the passages that they share with held-out texts, and book them."""
     import datasets
@@ -246,7 +287,7 @@ def _without_overlap(
         document = train[row]
         words, size = count_words(text), count_bytes(text)
         booking = {"document_id": document["document_id"], "text": document["text"]}
-        if words:
+        if words >= min_words:
             ledger.change(OVERLAP, words=document["words"] - words, size=document["bytes"] - size, **booking)
             values = {**document, "text": text, "words": words, "bytes": size, "aksharas": count_aksharas(text)}
             for column in COLUMNS:
@@ -256,7 +297,7 @@ def _without_overlap(
     whole = [row for row in range(len(train)) if row not in changed]
     mended = datasets.Dataset.from_dict(columns, features=train.features)
     # Back into the order that they had.
-    places = whole + [row for row in changed if count_words(changed[row])]
+    places = whole + [row for row in changed if count_words(changed[row]) >= min_words]
     return datasets.concatenate_datasets([train.select(whole), mended]).select(np.argsort(places))
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from hindi_babylm.corpus.duplicates import content_key, signatures
 from hindi_babylm.corpus.hashing import stable_hash
 from hindi_babylm.corpus.hygiene.cleaning import clean
 from hindi_babylm.corpus.ledger import Ledger
-from hindi_babylm.corpus.reading import FAULT, Row
+from hindi_babylm.corpus.reading import Fault, Row
 from hindi_babylm.corpus.workers import map_in_order
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words, normalize
 from hindi_babylm.storage import UserError, read_json, write_atomically, write_json
@@ -27,16 +28,18 @@ from hindi_babylm.storage import UserError, read_json, write_atomically, write_j
 if TYPE_CHECKING:
     from datasets import Dataset
 
+UNREADABLE = "unreadable"
 BATCH_CHARACTERS = 1_000_000
 BATCH_ROWS = 1_000
 TEXT_COLUMNS = ("text", "source", "document_id", "work")
 AMOUNTS = ("words", "bytes", "aksharas")
+HASHES = ("key", "fingerprint")
 # What decides over the result beside the rows and the settings.
 CODE = (*sorted(Path(__file__).parent.rglob("*.py")), Path(orthography.__file__))
 
 
 def clean_rows(
-    rows: Callable[[], Iterator[Row]],
+    rows: Callable[[], Iterator[Row | Fault]],
     *,
     identity: str,
     label: str,
@@ -54,7 +57,8 @@ def clean_rows(
     `identity` stands for the content of the rows, `label` for where they come from, `name` for the source that the
     documents bear when their row has none. With `stop_after`, a unit and an amount, no more rows are taken once so
     much has been kept. The table has the columns `text, source, document_id, work, words, bytes, aksharas`, `key`,
-    which equal texts share, and, with `near_duplicates`, the MinHash `signature`.
+    which equal texts share, `fingerprint`, which only wholly equal documents share, and, with `near_duplicates`, the
+    MinHash `signature`. Raises UserError when the cache cannot be written.
     """
     import datasets
 
@@ -70,15 +74,21 @@ def clean_rows(
     key = _key(identity, stop_after, settings)
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "hindi_babylm"
     table, facts = folder / f"{key}.arrow", folder / f"{key}.json"
-    if reused := facts.exists():
+    if reused := facts.exists() and table.exists():
         ledger = Ledger(**read_json(facts))
     else:
         ledger = Ledger()
-        with write_atomically(table) as temporary:
-            batches = _batches(rows(), label=label, text_column=text_column)
-            results = map_in_order(functools.partial(_clean_batch, **settings), batches, workers=workers)
-            _write_table(temporary, results, ledger, label=label, stop_after=stop_after)
-        write_json(facts, {name: getattr(ledger, name) for name in ("read", "dropped", "changed")})
+        try:
+            with write_atomically(table) as temporary:
+                batches = _batches(rows(), label=label, text_column=text_column)
+                results = map_in_order(functools.partial(_clean_batch, **settings), batches, workers=workers)
+                _write_table(temporary, results, ledger, label=label, stop_after=stop_after)
+            write_json(facts, {name: getattr(ledger, name) for name in ("read", "dropped", "changed")})
+        except OSError as error:
+            raise UserError(
+                f"corpus: cannot write clean documents to {folder}: {error.strerror or error}; make room, or set "
+                "HF_DATASETS_CACHE to another folder"
+            ) from error
     documents = datasets.Dataset.from_file(str(table))
     amount = f"{ledger.read['documents']:,} documents"
     if reused:
@@ -91,20 +101,23 @@ def clean_rows(
 def _key(identity: str, stop_after: tuple[str, float] | None, settings: Mapping[str, Any]) -> str:
     state = hashlib.blake2b(digest_size=16)
     versions = [sys.version_info[:2], unicodedata.unidata_version, regex.__version__]
+    if settings["near_duplicates"]:
+        signatures([])  # a missing package is told at once
+        versions += [version(package) for package in ("datasketch", "numpy")]
     state.update(json.dumps([identity, stop_after, settings, versions], sort_keys=True).encode())
     for path in CODE:
         state.update(path.read_bytes())
     return state.hexdigest()
 
 
-def _batches(rows: Iterator[Row], *, label: str, text_column: str) -> Iterator[list[Row]]:
+def _batches(rows: Iterator[Row | Fault], *, label: str, text_column: str) -> Iterator[list[Row | Fault]]:
     """Yield rows in batches of about `BATCH_CHARACTERS`, so that a book and a tweet cost a worker alike."""
-    batch: list[Row] = []
+    batch: list[Row | Fault] = []
     characters = 0
     first = True
     for row in itertools.chain(rows, (None,)):
         if row is None or characters >= BATCH_CHARACTERS or len(batch) >= BATCH_ROWS:
-            if first and batch and not any(text_column in known or FAULT in known for known in batch):
+            if first and batch and not any(isinstance(known, Fault) or text_column in known for known in batch):
                 columns = sorted({str(column) for known in batch for column in known})
                 raise UserError(
                     f"corpus: source {label!r} has no column {text_column!r}; it has {', '.join(columns)}: "
@@ -116,12 +129,12 @@ def _batches(rows: Iterator[Row], *, label: str, text_column: str) -> Iterator[l
             batch, characters = [], 0
         if row is not None:
             batch.append(row)
-            text = row.get(text_column)
+            text = row.text if isinstance(row, Fault) else row.get(text_column)
             characters += len(text) if isinstance(text, str) else 0
 
 
 def _clean_batch(
-    rows: Sequence[Row],
+    rows: Sequence[Row | Fault],
     *,
     name: str,
     text_column: str,
@@ -132,19 +145,22 @@ def _clean_batch(
 ) -> tuple[dict[str, list[Any]], Ledger]:
     """Return the columns of the documents that the rows become, and the ledger of the rows."""
     ledger = Ledger()
-    columns: dict[str, list[Any]] = {column: [] for column in (*TEXT_COLUMNS, *AMOUNTS, "key")}
+    columns: dict[str, list[Any]] = {column: [] for column in (*TEXT_COLUMNS, *AMOUNTS, *HASHES)}
     for row in rows:
-        text, fault = row.get("text" if FAULT in row else text_column), row.get(FAULT)
+        names: Row = {} if isinstance(row, Fault) else row
+        text, fault = row if isinstance(row, Fault) else (row.get(text_column), None)
         if not isinstance(text, str):
-            text, fault = "", fault or f"no text in column {text_column!r}"
+            text, fault = "", f"no text in column {text_column!r}"
+        identity, work, source = (_name(names.get(key)) for key in ("id", "work", "source"))
+        if fault is None and _has_surrogates(identity + work + source):
+            fault, identity = "half of a surrogate pair in its id, work or source", ""
         size = count_bytes(text)
         words = count_words(text)
-        identity, work, source = (str(row.get(key) or "") for key in ("id", "work", "source"))
         # Without an id the text is its own: equal texts share a split, and the order of files does not matter.
         identity = identity or f"{stable_hash(normalize(text).strip()):016x}"
         ledger.read_in(words=words, size=size)
         if fault is not None:
-            ledger.drop(FAULT, words=words, size=size, document_id=identity, text=f"{fault}: {text!r}")
+            ledger.drop(UNREADABLE, words=words, size=size, document_id=identity, text=f"{fault}: {text!r}")
             continue
         cleaned = clean(text, steps=hygiene, min_words=min_words, max_words=max_document_words)
         for step, (fewer_words, fewer_bytes) in cleaned.changes.items():
@@ -155,7 +171,7 @@ def _clean_batch(
             words, size = words - fewer_words, size - fewer_bytes
         dropped = cleaned.dropped
         if any(map(_has_surrogates, cleaned.texts)):
-            dropped = FAULT
+            dropped = UNREADABLE
         if dropped is not None:
             ledger.drop(dropped, words=words, size=size, document_id=identity, text=text)
             continue
@@ -163,11 +179,17 @@ def _clean_batch(
             part_identity = f"{identity}#{part + 1}" if part else identity
             values = (document, source or name, part_identity, work or identity)
             amounts = (count_words(document), count_bytes(document), count_aksharas(document))
-            for column, value in zip(columns, (*values, *amounts, content_key(document)), strict=True):
+            hashes = (content_key(document), stable_hash("\0".join(values)))
+            for column, value in zip(columns, (*values, *amounts, *hashes), strict=True):
                 columns[column].append(value)
     if near_duplicates:
         columns["signature"] = [signature.tobytes() for signature in signatures(columns["text"])]
     return columns, ledger
+
+
+def _name(value: Any) -> str:
+    """Return an id, work or source as text: nothing for null and for the NaN that stands for it in tables."""
+    return "" if value is None or value != value else str(value)
 
 
 def _has_surrogates(text: str) -> bool:
@@ -193,7 +215,7 @@ def _write_table(
     types = {
         **dict.fromkeys(TEXT_COLUMNS, pyarrow.string()),
         **dict.fromkeys(AMOUNTS, pyarrow.int64()),
-        "key": pyarrow.uint64(),
+        **dict.fromkeys(HASHES, pyarrow.uint64()),
         "signature": pyarrow.binary(),
     }
     kept, seen, writer = 0, set[int](), None

@@ -6,6 +6,7 @@ from typing import Any
 
 EXAMPLES_PER_REASON = 3
 EXCERPT = 80  # characters
+SOURCES_SHOWN = 20
 BYTE_PREMIUM = 2.370  # UTF-8 bytes of Hindi for a byte of English that says the same (Arnett et al. 2024)
 UNITS = ("documents", "words", "bytes")
 
@@ -107,10 +108,12 @@ class Ledger:
         splits = list(self.kept)
         sources = sorted({source for entries in self.kept.values() for source in entries})
         rows = [["words kept", "documents", *splits]]
-        for source in sources:
+        for source in sources[:SOURCES_SHOWN]:
             entries = [self.kept[split].get(source, {"documents": 0, "words": 0}) for split in splits]
             documents = sum(entry["documents"] for entry in entries)
             rows.append([_short(source), f"{documents:,}", *(f"{entry['words']:,}" for entry in entries)])
+        if more := sources[SOURCES_SHOWN:]:
+            rows.append([f"and {len(more):,} more sources", "", *([""] * len(splits))])
         documents = sum(entry["documents"] for entries in self.kept.values() for entry in entries.values())
         rows.append(["all", f"{documents:,}", *(f"{self.words(split):,}" for split in splits)])
         removed = [

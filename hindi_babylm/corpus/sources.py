@@ -2,14 +2,16 @@
 
 import glob
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.console import say
 from hindi_babylm.corpus.documents import clean_rows
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.corpus.ledger import Ledger
-from hindi_babylm.corpus.reading import COMPRESSIONS, FORMATS, Row, format_of, read_rows
+from hindi_babylm.corpus.reading import COMPRESSIONS, FORMATS, Fault, Row, format_of, read_rows
 from hindi_babylm.storage import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def load_source(
     dataset of the hub (or a local folder laid out like one) with `config`, `split`, `revision` and `streaming`;
     `bundled` is "all" or the name of a file of the bundled corpus. `text_column` names the text ("text"); columns
     `id`, `work` and `source` are used where present. A `.txt` file is cut into documents at blank lines unless
-    `sample_by` says "line" or "document"; of several files each is one work, of a single file each document.
+    `sample_by` says "line" or "document"; of a folder or glob each file is one work, of a file that is named itself
+    each document.
     A stream is read in an order drawn with `seed`, until `stop_after`, a unit and an amount, has been kept.
 
     Returns documents with columns `text, source, document_id, work, words, bytes, aksharas` and the hashes that
@@ -69,19 +72,27 @@ def load_source(
             stop_after=stop_after if source.get("streaming") else None,
             **settings,
         )
-    label, files = _find_files(source)
-    digests = {file: _digest(Path(file)) for file in files}
+    try:
+        label, files = _find_files(source)
+        digests = {file: _digest(Path(file)) for file in files}
+    except (OSError, RuntimeError) as error:  # a path too long, a home that nobody has, a file that cannot be read
+        raise UserError(
+            f"corpus: cannot read {name_of(source)!r}: {' '.join(str(error).split())}; mend it or leave it out"
+        ) from error
+    # One file is a collection of documents; in a folder or glob, whatever it holds today, each file is a work.
+    are_works = len(files) > 1 or files[0] != str(Path(str(source.get("path", ""))).expanduser())
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | Fault]:
         for file in files:
-            is_text = format_of(Path(file).name) == ".txt"
+            is_work = are_works and format_of(Path(file).name) == ".txt"
             for row in read_rows(file, source):
                 # By its content: the name and place of a file do not decide over its split.
-                yield {**row, "work": digests[file]} if is_text and len(files) > 1 else row
+                yield {**row, "work": digests[file]} if is_work and not isinstance(row, Fault) else row
 
+    contents = sorted((format_of(Path(file).name), digest) for file, digest in digests.items())
     return clean_rows(
         rows,
-        identity=str([sorted(digests.values()), len(files) > 1, source.get("sample_by")]),
+        identity=str([contents, are_works, source.get("sample_by")]),
         label=label,
         name=source.get("name", label),
         stop_after=None,
@@ -95,6 +106,12 @@ def check_weights(sources: Sequence[Mapping[str, Any]], *, limit: int | None) ->
     if weighted and limit is None:
         raise UserError("corpus: weights share out a budget: give max_words or max_bytes too, or leave the weights out")
     bare = [source for source in sources if source.get("weight") is None and source.get("max_words") is None]
+    for source in sources:
+        if source.get("streaming") and source in bare and (limit is None or len(sources) > 1):
+            raise UserError(
+                f"corpus: a stream has no end of its own: give {name_of(source)!r} a max_words"
+                + (" or a weight" if len(sources) > 1 else ", or the corpus a max_words or max_bytes")
+            )
     if weighted and bare:
         raise UserError(
             f"corpus: source {name_of(bare[0])!r} has no weight, but {name_of(weighted[0])!r} has one: give every "
@@ -116,12 +133,13 @@ def _find_files(source: Mapping[str, Any]) -> tuple[str, list[str]]:
         return f"bundled {name}", list(available.values()) if name == "all" else [available[name]]
     label = str(source["path"])
     path = Path(label).expanduser()
+    found, passed_over = [str(path)], list[str]()
     if path.is_dir():
-        found = [str(file) for file in path.rglob("*") if _is_ours(file)]
-    elif path.is_file():
-        found = [str(path)]
-    else:
-        found = [file for file in glob.glob(str(path), recursive=True) if Path(file).is_file()]
+        found, passed_over = _walk(path)
+    elif not path.is_file():
+        matches = glob.glob(str(path), recursive=True)
+        found = [match for match in matches if Path(match).is_file()]
+        passed_over = [match for match in matches if not Path(match).is_file()] if "**" not in label else []
     if not found:
         raise UserError(
             f"corpus: {label!r} matches no readable file; a source is a file, a folder or a glob of "
@@ -129,13 +147,31 @@ def _find_files(source: Mapping[str, Any]) -> tuple[str, list[str]]:
         )
     for file in found:
         format_of(file)
+    if passed_over:
+        shown = ", ".join(sorted(os.path.relpath(name, path.parent) for name in passed_over)[:3])
+        say(f"Reading {label}: passed over {len(passed_over):,} of no known format: {shown}")
     return label, sorted(found)
 
 
+def _walk(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the files of a folder and its subfolders that are to be read, and the others; hidden ones are neither."""
+    found, passed_over, seen = list[str](), list[str](), set[Path]()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        place = Path(name)
+        seen.add(place.resolve())
+        folders[:] = [sub for sub in folders if not sub.startswith(".") and (place / sub).resolve() not in seen]
+        for file in [place / file for file in files if not file.startswith(".")]:
+            (found if _is_ours(file) else passed_over).append(str(file))
+    return found, passed_over
+
+
 def _is_ours(file: Path) -> bool:
-    """Tell whether a file of a folder is one to read: its name says a format, and it is not hidden."""
-    name = file.name.removesuffix(file.suffix) if file.suffix in COMPRESSIONS else file.name
-    return file.is_file() and Path(name).suffix in FORMATS and not file.name.startswith(".")
+    """Tell whether a file is there and its name says a format."""
+    try:
+        format_of(file.name)
+    except UserError:
+        return False
+    return file.is_file()
 
 
 def _digest(path: Path) -> str:

@@ -50,9 +50,11 @@ def map_in_order(
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
+        guard = ", or put a script's own calls under if __name__ == '__main__'"
         raise UserError(
             f"corpus: one of {workers} worker processes was killed, often for want of memory; "
             "lower preprocessing_num_workers, or ask for more memory"
+            + (guard if multiprocessing.get_start_method() != "fork" else "")
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
