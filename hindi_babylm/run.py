@@ -15,7 +15,7 @@ from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
 from hindi_babylm.recipe.sections import SECTIONS, Recipe
 from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
-from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_json
+from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, suggestion, write_json
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -29,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "--help" in words or "-h" in words:
         from hindi_babylm.recipe.listing import run_help, section_help
 
-        asked = [word for word in words if word in SECTIONS]
-        sys.stdout.write((section_help(asked[0]) if asked else run_help()) + "\n")
+        asked = words[words.index("--help" if "--help" in words else "-h") + 1 :][:1]
+        with exit_on_user_error():
+            if asked and asked[0] not in SECTIONS and not asked[0].startswith("-"):
+                raise UserError(f"--help {asked[0]}: no such section; {suggestion(asked[0], SECTIONS)}")
+        sys.stdout.write((section_help(asked[0]) if asked and asked[0] in SECTIONS else run_help()) + "\n")
         return
     told = ""  # what follows from an interruption at this moment
     try:

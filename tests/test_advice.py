@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -272,10 +273,13 @@ def test_advice_is_a_result_that_a_resume_neither_loses_nor_doubles(
     out = capsys.readouterr().out.replace("\n  ", " ")
     assert [f"Advice: {entry['text']}" in out for entry in given] == [True] * 3
     assert out.count("Advice: ") == 3
-    back_to(whole, killed, 4)
-    main([str(killed / "recipe.json")])
-    assert "Advice: " not in capsys.readouterr().out
-    assert results_of(killed)["advice"] == given
+    last = results_of(whole)["training"]["steps"]
+    for step in (4, last - last % 2, last):
+        back_to(whole, killed, step)
+        main([str(killed / "recipe.json")])
+        assert "Advice: " not in capsys.readouterr().out
+        assert results_of(killed)["advice"] == given
+        shutil.rmtree(killed)
 
 
 def arguments_for(tmp_path: Path, **settings: Any) -> HindiTrainingArguments:

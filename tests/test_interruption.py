@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from hindi_babylm.run import main
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
+from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.runs import EVERY_OTHER_STEP, ROOT, assert_equal_runs, command, environment, finish, moved, results_of
 
 WriteRecipe = Callable[..., Path]
@@ -374,6 +376,39 @@ def test_signal_to_a_worker_that_is_just_starting_is_ignored(monkeypatch: pytest
     monkeypatch.setattr(torch, "set_num_threads", interrupted)
     loader = leave_signals_to_main(DataLoader(TensorDataset(torch.arange(4)), num_workers=2))
     assert [int(row) for (row,) in loader] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_chosen_way_to_start_workers_is_kept(method: str) -> None:
+    """dataloader_multiprocessing_context decides how workers start; only forked ones need to be sheltered."""
+    data = TensorDataset(torch.arange(4))
+    loader = leave_signals_to_main(DataLoader(data, num_workers=1, multiprocessing_context=method))
+    assert loader.multiprocessing_context.get_start_method() == method
+    assert [int(row) for (row,) in loader] == [0, 1, 2, 3]
+
+
+def test_interruption_with_the_best_evaluations_alone_saved(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With save_strategy best an interruption writes its checkpoint after the step, be its evaluation best or not."""
+    recipe = write_recipe(
+        learning_rate=5.0, num_train_epochs=3, eval_strategy="steps", eval_steps=1, save_strategy="best"
+    )
+    log = HindiLanguageModelTrainer.log
+
+    def interrupted(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
+        log(self, logs, start_time)
+        if self.state.global_step == 3 and "loss" in logs:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HindiLanguageModelTrainer, "log", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            main([str(recipe)])
+    assert ended.value.code == 75
+    stopped = int(re.findall(r"Stopped after step (\d+)", capsys.readouterr().out)[0])
+    assert stopped <= 4
+    assert (recipe.parent / "run" / "checkpoints" / f"checkpoint_step_{stopped}.pt").exists()
 
 
 def test_workers_that_ignore_signals_do_not_keep_a_process_alive() -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from hindi_babylm.corpus.reading import FORMATS
 from hindi_babylm.evaluation.tasks import TASKS
+from hindi_babylm.recipe.checking import known_keys
+from hindi_babylm.recipe.parsing import parse_recipe
+from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import SECTIONS
 from hindi_babylm.run import main
 
@@ -230,6 +233,37 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"corpus": {"near_duplicate_threshold": 1.5}},
         "r.json: corpus.near_duplicate_threshold = 1.5: expected more than 0 and at most 1",
     ),
+    # what a library would refuse later and less clearly
+    (
+        {"training": {"logging_steps": 2.5}},
+        "r.json: training.logging_steps = 2.5: expected whole steps, or a share of all steps below 1",
+    ),
+    (
+        {"training": {"gradient_checkpointing_kwargs": {"use_reentrant": "x"}}},
+        'r.json: training.gradient_checkpointing_kwargs.use_reentrant = "x": expected true or false',
+    ),
+    (
+        {"training": {"gradient_checkpointing_kwargs": {"use_reentrant": True, "debug": True}}},
+        "r.json: training.gradient_checkpointing_kwargs: torch takes debug only with use_reentrant false: leave one "
+        "out",
+    ),
+    (
+        {"model": {"model_config": {"model_type": "llama"}}},
+        'r.json: model.model_config.model_type = "llama": model.architecture says gpt2: leave it out',
+    ),
+    (
+        {"training": {"fsdp": True}},
+        "r.json: training.fsdp = true needs several processes: start with accelerate launch or torchrun, or leave it "
+        "out",
+    ),
+    (
+        {"training": {"report_to": ["none", "wandb"]}},
+        "r.json: training.report_to: 'none' stands alone: leave it out, or the trackers",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "stage_epochs": [True]}},
+        "r.json: curriculum.stage_epochs: true in the list: expected a whole number",
+    ),
     # contradictions
     (
         {"corpus": {"validation_fraction": 0.5, "test_fraction": 0.5}},
@@ -266,7 +300,7 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     ),
     (
         {"training": {"precision": "fp16", "use_cpu": True}},
-        "r.json: training: precision fp16 needs a CUDA GPU: take auto, bf16 or fp32",
+        "r.json: training.precision: precision fp16 needs a CUDA GPU: take auto, bf16 or fp32",
     ),
     (
         {"training": {"lr_scheduler_type": "liner"}},
@@ -475,10 +509,6 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         "or set HF_TOKEN",
     ),
     # files
-    (
-        {"training": {"fsdp": True, "fsdp_config": "no.json"}},
-        "r.json: training: [Errno 2] No such file or directory: 'no.json'",
-    ),
     (
         {"training": {"output_dir": "a/" + "x" * 300}},
         f"a/{'x' * 300} cannot be the run folder: File name too long: choose another --output_dir",
@@ -695,6 +725,29 @@ def test_a_recipe_that_cannot_be_read_is_refused(
         main(words)
     assert stopped.value.code == 2
     assert capfd.readouterr().err == f"error: {message}\n"
+
+
+def test_a_section_that_help_does_not_know(capfd: pytest.CaptureFixture[str]) -> None:
+    """A slip after --help is told with the nearest section."""
+    for words in (["--help", "trainig"], ["r.json", "--help", "trainig"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        assert capfd.readouterr().err == "error: --help trainig: no such section; did you mean 'training'?\n"
+    main(["model", "--help"])
+    assert "usage:" in capfd.readouterr().out
+
+
+def test_a_default_may_be_written_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every default of the training section, written into a recipe, is taken."""
+    for name, key in known_keys().items():
+        if (
+            key.section == "training"
+            and name not in REFUSED
+            and isinstance(key.default, str | int | float | list | None)
+        ):
+            Path("r.json").write_text(json.dumps({"training": {name: key.default}}), encoding="utf-8")
+            parse_recipe(Path("r.json"))
 
 
 def test_a_batch_that_does_not_divide_by_the_processes(

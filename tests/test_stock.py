@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 
 import pytest
@@ -35,6 +36,41 @@ def test_a_source_that_cannot_be_read_is_imported(error: Exception, monkeypatch:
     monkeypatch.setattr(stock, "_tree", fail)
     assert training_fields() == imported_training_fields()
     assert config_fields("gpt2", "GPT2Config") is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class TrainingArguments(Mixin):\n    x: int = 1",
+        "class TrainingArguments:\n    x: torch.device | None = None",
+        "class TrainingArguments:\n    x: Foo[int] = 1",
+        "class TrainingArguments:\n    x: int = field(default=compute())",
+        "class TrainingArguments:\n    x: int = field(default_factory=make)",
+    ],
+)
+def test_a_source_of_another_shape_is_imported(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the reader of the source does not understand, a base class too, is left to the import."""
+    monkeypatch.setattr(stock, "_tree", lambda module: ast.parse(source))
+    assert training_fields() == imported_training_fields()
+    assert config_fields("gpt2", "GPT2Config") is None
+
+
+def test_quoted_types_and_class_variables() -> None:
+    """A type in quotes is the type, a ClassVar is no field, and a method's own names are no constants."""
+    source = """
+class Fields:
+    SIZE = 3
+    kept: ClassVar[int] = 1
+    x: "int | None" = SIZE
+    def method(self):
+        SIZE = 5
+"""
+    (cls,) = ast.parse(source).body
+    assert isinstance(cls, ast.ClassDef)
+    fields = dict(stock._fields(cls))
+    assert list(fields) == ["x"]
+    assert fields["x"].default == 3
+    assert accepted_types(fields["x"].hint) == {int, type(None)}
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

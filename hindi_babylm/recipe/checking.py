@@ -53,7 +53,7 @@ def check_value(where: str, value: Any, key: Key) -> Any:
         raise UserError(f"{where} = {show(value)}: expected {name_types(key)}{advice}")
     if isinstance(value, list) and (item := item_type(key.hint)):
         for entry in value:
-            if not isinstance(entry, item):
+            if not isinstance(entry, item) or (isinstance(entry, bool) and item is not bool):
                 raise UserError(f"{where}: {show(entry)} in the list: expected {TYPE_NAMES[item]}")
     if "choices" in key.checks and value is not None and not isinstance(value, bool):
         known = list(key.checks["choices"])

@@ -201,6 +201,17 @@ def _check_training(given: _Given) -> None:
         for key in values.get(name) or {}:
             if key not in CHECKPOINTING:
                 raise UserError(f"{given.at(name)}: unknown key {key!r}; {suggestion(key, CHECKPOINTING)}")
+            hint = int if key == "every_n_layers" else bool
+            check_value(f"{given.at(name)}.{key}", values[name][key], Key("training", hint, {}, None))
+        if (values.get(name) or {}).get("use_reentrant") and values[name].get("debug"):
+            raise UserError(f"{given.at(name)}: torch takes debug only with use_reentrant false: leave one out")
+    for name in ("eval_steps", "save_steps", "logging_steps"):
+        if (values[name] or 0) > 1 and values[name] % 1:
+            raise UserError(f"{given.first(name)}: expected whole steps, or a share of all steps below 1")
+    if values["fsdp"] and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise UserError(
+            f"{given.first('fsdp')} needs several processes: start with accelerate launch or torchrun, or leave it out"
+        )
     settings = values["accelerator_config"]
     if settings is not None and (not isinstance(settings, dict) or set(settings) - {"non_blocking"}):
         raise UserError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hindi_babylm.modeling import CONFIG_CLASSES, HEADS, WIDTH
-from hindi_babylm.recipe.checking import Key, check_value
+from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.stock import StockField, config_fields
 from hindi_babylm.storage import UserError, suggestion
 
@@ -30,6 +30,8 @@ def check_model_config(
     fields, second_names = found
     for name, value in settings.items():
         declared = fields.get(second_names.get(name, name))
+        if name == "model_type" and value != architecture:
+            raise UserError(f"{where}.model_type = {show(value)}: model.architecture says {architecture}: leave it out")
         if declared is None:
             own = sorted(name for name, entry in fields.items() if entry.hint is not Any)
             raise UserError(f"{where}: {CONFIG_CLASSES[architecture]} has no field {name!r}; {suggestion(name, own)}")

@@ -1,6 +1,7 @@
 """The sections of a recipe and their keys, with help, default and range; importable without transformers."""
 
 import dataclasses
+import re
 from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "ddp_timeout": {"low": 1},
     "ddp_bucket_cap_mb": {"low": 1},
     "torch_compile_mode": {"choices": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")},
-    "debug": {"choices": ("underflow_overflow", "tpu_metrics_debug")},
+    "debug": {"choices": ("", "underflow_overflow", "tpu_metrics_debug")},
     "include_num_input_tokens_seen": {"choices": ("all", "non_padding", "no")},
     "seed": {"low": 0, "high": 2**32 - 1},
     "data_seed": {"low": 0},
@@ -208,7 +209,9 @@ class Recipe:
         try:
             return HindiTrainingArguments(**{**self.training, "output_dir": str(self.output_dir)})
         except (ValueError, TypeError, ImportError, OSError) as error:
-            raise UserError(f"{self.path}: training: {' '.join(str(error).split())}") from error
+            told = " ".join(str(error).split())
+            named = [name for name in self.places if re.search(rf"\b{name}\b", told)]
+            raise UserError(f"{self.place(named[0]) if named else f'{self.path}: training'}: {told}") from error
 
     def check_model(self) -> None:
         """Raise UserError for a model that cannot be built, without making its weights."""

@@ -5,7 +5,7 @@ import builtins
 import dataclasses
 import importlib.util
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -24,9 +24,9 @@ class StockField:
 def training_fields() -> dict[str, StockField]:
     """Return the fields of `TrainingArguments`; where its source cannot be read as expected, by importing it."""
     try:
-        fields = dict(_fields(_class("transformers.training_args", "TrainingArguments")))
+        fields = dict(_fields(_class("transformers.training_args", "TrainingArguments", "")))
         enums = {key: _members(_class(module, name)) for key, (module, name) in ENUMS.items()}
-    except (OSError, LookupError, ValueError):
+    except Exception:  # a source of another shape raises anything: the import then tells what it cannot
         return imported_training_fields()
     return {
         name: dataclasses.replace(entry, choices=enums[name]) if name in enums else entry
@@ -54,14 +54,14 @@ def config_fields(architecture: str, name: str) -> tuple[dict[str, StockField], 
     Fields that every config class has are there without their types.
     """
     try:
-        own = _class(f"transformers.models.{architecture}.configuration_{architecture}", name)
+        own = _class(f"transformers.models.{architecture}.configuration_{architecture}", name, "PreTrainedConfig")
         stock = _class("transformers.configuration_utils", "PreTrainedConfig")
         inherited = [node.target.id for node in _annotated(stock) if "ClassVar" not in ast.unparse(node.annotation)]
         fields = {**dict.fromkeys([*inherited, *UNDECLARED], StockField(Any, None)), **dict(_fields(own))}
         for field in fields.keys() & ACTIVATIONS:
             fields[field] = dataclasses.replace(fields[field], choices=_activations())
         return fields, dict(_assigned(own).get("attribute_map", {}))
-    except (OSError, LookupError, ValueError):
+    except Exception:  # a source of another shape raises anything: the model is then tried instead
         return None
 
 
@@ -74,9 +74,12 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(Path(spec.origin).parent.joinpath(*inside).with_suffix(".py").read_text(encoding="utf-8"))
 
 
-def _class(module: str, name: str) -> ast.ClassDef:
+def _class(module: str, name: str, *bases: str) -> ast.ClassDef:
+    """Return a class of a module; raise LookupError when it is not there or inherits from others than `bases`."""
     for node in _tree(module).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
+            if bases and [ast.unparse(base) for base in node.bases] != [base for base in bases if base]:
+                break
             return node
     raise LookupError(f"{module}.{name}")
 
@@ -89,6 +92,8 @@ def _fields(cls: ast.ClassDef) -> Iterator[tuple[str, StockField]]:
     """Yield the fields of a dataclass by name; raise ValueError for one that the source alone does not explain."""
     constants = _assigned(cls)
     for node in _annotated(cls):
+        if "ClassVar" in ast.unparse(node.annotation):
+            continue
         options = {word.arg: word.value for word in node.value.keywords} if isinstance(node.value, ast.Call) else {}
         metadata = options.get("metadata")
         choices: list[str] = []
@@ -101,20 +106,30 @@ def _fields(cls: ast.ClassDef) -> Iterator[tuple[str, StockField]]:
         else:
             written = options.get("default", node.value)
             default = constants[written.id] if isinstance(written, ast.Name) else ast.literal_eval(written)
-        hint = eval(ast.unparse(node.annotation), {"__builtins__": {}}, _Names())
+        quoted = isinstance(node.annotation, ast.Constant) and isinstance(node.annotation.value, str)
+        written = node.annotation.value if quoted else ast.unparse(node.annotation)
+        hint = eval(written, {"__builtins__": {}}, _Names())
         yield node.target.id, StockField(hint, default, tuple(choices))
 
 
 def _assigned(cls: ast.ClassDef) -> dict[str, Any]:
     """Return what the body of a class assigns to plain names, the last literal that stands there."""
     found = {}
-    for node in ast.walk(cls):
+    for node in _statements(cls.body):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 found[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:
                 continue  # no literal: whoever asks for it gets a LookupError
     return found
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a body and of the conditions in it, in their order."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            yield from _statements([*node.body, *node.orelse])
 
 
 def _members(enum: ast.ClassDef) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from functools import partial
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 import torch
@@ -82,9 +83,10 @@ def leave_signals_to_main(loader: Any) -> Any:
     """Let the workers of a DataLoader live through a signal to the whole process group: the main process needs them."""
     base = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper iterates over the loader inside it
     if base.num_workers > 0:
-        context: Any = multiprocessing.get_context()
-        base.multiprocessing_context = context = type(context)()  # not the one of the whole process
-        context.Process = _Worker
+        context: Any = base.multiprocessing_context or multiprocessing.get_context()
+        if context.get_start_method() == "fork":
+            base.multiprocessing_context = context = type(context)()  # not the one of the whole process
+            context.Process = _Worker
         base.worker_init_fn = partial(_ignore_signals, base.worker_init_fn)
         # At its exit Python asks daemons to end by the signal that these ignore, and waits for them.
         atexit.unregister(_kill_daemons)  # once, however many loaders there are
@@ -98,8 +100,8 @@ def _kill_daemons() -> None:
             process.kill()
 
 
-class _Worker(multiprocessing.Process):
-    """A process that starts with the signals held back, until `_ignore_signals` drops them."""
+class _Worker(ForkProcess):
+    """A forked process that starts with the signals held back, until `_ignore_signals` drops them."""
 
     def start(self) -> None:
         # The loop of a worker restores the default of SIGTERM before it calls `worker_init_fn`: a signal must not

@@ -29,6 +29,8 @@ def check_trackers(names: str | Sequence[str] | None) -> None:
     """Raise ValueError for a tracker that is not in `TRACKERS`, and for an upload that is not possible."""
     names = [names] if isinstance(names, str) else names or []
     for name in names:
+        if name == "none" and len(names) > 1:
+            raise ValueError("'none' stands alone: leave it out, or the trackers")
         if name not in TRACKERS:
             raise ValueError(f"unknown tracker {name!r}; {suggestion(name, ['none', *TRACKERS])}")
     if "wandb" in names and os.environ.get("WANDB_LOG_MODEL", "").lower() == WandbLogModel.CHECKPOINT:

@@ -129,7 +129,7 @@ class HindiLanguageModelTrainer(Trainer):
             if isinstance(resume_from_checkpoint, (str, Path)):
                 facts = read_facts(self, Path(resume_from_checkpoint))
                 self._seconds_before = facts["seconds"]
-                if facts["finished"]:
+                if facts.get("finished"):
                     return _take_up_end(self, load_finished(self, Path(resume_from_checkpoint)))
             return super().train(resume_from_checkpoint, *args, **kwargs)
         path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
@@ -228,7 +228,8 @@ class HindiLanguageModelTrainer(Trainer):
         # it there would be no best model to load.
         is_best: bool = super()._determine_best_metric(metrics, trial)
         self.control.should_save |= is_best and bool(self.args.load_best_model_at_end)
-        return is_best
+        # With save_strategy "best" the answer decides over the checkpoint that an interruption asks for, too.
+        return is_best or self.interruption.agreed
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Private: the specification's file replaces the stock folder, which only this hook writes.
@@ -260,6 +261,7 @@ class HindiLanguageModelTrainer(Trainer):
 def _take_up_end(trainer: HindiLanguageModelTrainer, state: TrainerState) -> TrainOutput:
     """Take up the state of a run that had ended when its checkpoint was written: there is no step to train."""
     trainer.state = state
+    trainer._load_callback_state()
     state.init_training_references(trainer, state.max_steps, state.num_train_epochs, None)
     trainer.control = trainer.callback_handler.on_train_begin(trainer.args, state, trainer.control)
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
