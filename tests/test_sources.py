@@ -3,6 +3,7 @@ import json
 import lzma
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 
 from hindi_babylm.corpus.assembly import build_corpus
 from hindi_babylm.corpus.sources import load_source
+from hindi_babylm.run import main
 from hindi_babylm.storage import UserError
 from tests.conftest import hindi_sentences
+from tests.runs import ROOT
 from tests.test_corpus import hub_folder, numbered, write
 
 
@@ -273,3 +276,39 @@ def test_text_files_bear_the_name_of_the_text_column(tmp_path: Path) -> None:
     (tmp_path / "in" / "b.txt").write_text("सीता गई", encoding="utf-8")
     documents, _ = load_source({"path": str(tmp_path / "in"), "text_column": "content"})
     assert sorted(documents["text"]) == ["राम गया", "सीता गई"]
+
+
+def test_the_recipe_of_the_hub_says_offline_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a network strict_small ends in one line with the dataset and the ways out, and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(ROOT / "recipes" / "strict_small.json")])
+    assert stopped.value.code == 2
+    error = capfd.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "corpus.sources: cannot read source 'HuggingFaceFW/fineweb-2' from the hub: " in error
+    assert 'give the files as "path"' in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_of_the_hub_draws_its_mix_from_streams(tmp_path: Path) -> None:
+    """With its datasets as local folders strict_small mixes the web and Wikipedia 2 to 1, exact to a document."""
+    corpus = json.loads((ROOT / "recipes" / "strict_small.json").read_text(encoding="utf-8"))["corpus"]
+    for number, source in enumerate(corpus["sources"]):
+        if "hub_id" in source:
+            texts = [hindi_sentences(12, seed=10_000 * number + text) for text in range(2500)]
+            source["hub_id"] = str(hub_folder(tmp_path / source.pop("config"), texts))
+        else:
+            source["max_words"] = 5_000
+    assert corpus.pop("max_words") == 10_000_000
+    splits, ledger = build_corpus(
+        sources=corpus["sources"], max_words=100_000, near_duplicate_threshold=0.8, decontaminate=False
+    )
+    words: Counter[str] = Counter()
+    for split in splits:
+        words.update({source: entry["words"] for source, entry in ledger.kept[split].items()})
+    rest = 100_000 - words["premchand_stories"] - words["pratham_storyweaver"]
+    for name, weight in (("fineweb-2", 2), ("wikipedia", 1)):
+        assert rest * weight / 3 - 12 * 10 < words[name] <= rest * weight / 3
