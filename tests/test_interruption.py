@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -376,6 +377,22 @@ def test_signal_to_a_worker_that_is_just_starting_is_ignored(monkeypatch: pytest
     monkeypatch.setattr(torch, "set_num_threads", interrupted)
     loader = leave_signals_to_main(DataLoader(TensorDataset(torch.arange(4)), num_workers=2))
     assert [int(row) for (row,) in loader] == [0, 1, 2, 3]
+
+
+def test_a_training_that_fails_gives_the_signals_back(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a notebook Ctrl-C is Python's own again after a training that ended by an error."""
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("a step failed")
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", fail)
+    monkeypatch.setattr("hindi_babylm.run.exit_on_signal", nullcontext)  # the command's own, which a notebook lacks
+    with pytest.raises(RuntimeError, match="a step failed"):
+        main([str(write_recipe())])
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

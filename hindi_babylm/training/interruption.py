@@ -4,6 +4,8 @@ import atexit
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.context import ForkProcess
 from typing import Any
@@ -66,6 +68,17 @@ class Interruption(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._restore()
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Give the signals back to their owner when the training in the block ends, by an error too."""
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

@@ -131,18 +131,18 @@ class HindiLanguageModelTrainer(Trainer):
                 self._seconds_before = facts["seconds"]
                 if facts.get("finished"):
                     return _take_up_end(self, load_finished(self, Path(resume_from_checkpoint)))
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            with self.interruption.restored():
+                return super().train(resume_from_checkpoint, *args, **kwargs)
         path, folder = Path(resume_from_checkpoint), checkpoint_path(self.args, self.state).parent
         checkpoint = read_checkpoint(path)
         check_fit(checkpoint, self, path=path)
-        best_needed = bool(self.args.load_best_model_at_end)
-        adopt_best(checkpoint, path, folder, write=self.args.should_save, needed=best_needed)
+        adopt_best(checkpoint, path, folder, write=self.args.should_save, needed=bool(self.args.load_best_model_at_end))
         self._seconds_before = checkpoint["seconds"]
         self.trackers.run_ids |= checkpoint.get("tracker_run_ids", {})
         if checkpoint["finished"]:
             self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
             return _take_up_end(self, TrainerState(**checkpoint["trainer_state"]))
-        with unpacked(checkpoint, folder, self.args) as stock_folder:
+        with unpacked(checkpoint, folder, self.args) as stock_folder, self.interruption.restored():
             return super().train(stock_folder, *args, **kwargs)
 
     def prediction_step(
