@@ -261,7 +261,8 @@ def test_signal_to_the_process_group_spares_the_loader_workers(write_recipe: Wri
 def test_second_interrupt_ends_a_single_process_at_once() -> None:
     """Ctrl-C asks for a checkpoint, and Ctrl-C again ends the process without one."""
     arguments, interruption = SimpleNamespace(world_size=1), Interruption()
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
     state, control = SimpleNamespace(is_world_process_zero=True), SimpleNamespace()
     interruption.on_train_begin(arguments, state, control)  # type: ignore[arg-type]
     try:
