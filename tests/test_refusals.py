@@ -840,16 +840,16 @@ def test_a_run_folder_with_a_broken_recipe(content: str, reason: str, capfd: pyt
         ('{"model": {"model_config": {"n_positions": 8}}}', [], ALL_SLOW),
         ('{"model": {"model_config": {"activation_function": "geluu"}}}', [], ALL_SLOW),
         ('{"model": {"architecture": "llama", "model_config": {"num_attention_heads": 7}}}', [], ALL_SLOW),
+        ('{"training": {"report_to": "wandbb"}}', [], ALL_SLOW),
         ("{}", ["--output_dir", "r.json"], ALL_SLOW),
         ("{}", ["--dry_run", "--resume_from_checkpoint", "r.pt"], ALL_SLOW),
         ('{"training": {"precision": "fp16", "use_cpu": true}}', [], ["transformers.trainer", "datasets", "evaluate"]),
-        ('{"training": {"report_to": "wandbb"}}', [], ["transformers.trainer", "datasets", "evaluate"]),
     ],
 )
 def test_what_needs_no_data_is_told_before_the_slow_imports(
     content: str, flags: list[str], unloaded: list[str]
 ) -> None:
-    """A wrong recipe is told before any library is imported, but for what only the machine or a tracker can tell."""
+    """A wrong recipe is told before any library is imported, but for what only the machine can tell."""
     Path("r.json").write_text(content, encoding="utf-8")
     code = (
         "import sys\n"

@@ -4,12 +4,13 @@ import dataclasses
 import pytest
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
 from hindi_babylm.recipe import stock
 from hindi_babylm.recipe.checking import accepted_types, item_type
 from hindi_babylm.recipe.sections import TRAINING_CHECKS
-from hindi_babylm.recipe.stock import config_fields, imported_training_fields, training_fields
+from hindi_babylm.recipe.stock import config_fields, imported_training_fields, tracker_names, training_fields
 
 CLASSES: dict[str, type[PreTrainedConfig]] = {"gpt2": GPT2Config, "llama": LlamaConfig}
 
@@ -53,6 +54,13 @@ def test_a_source_of_another_shape_is_imported(source: str, monkeypatch: pytest.
     monkeypatch.setattr(stock, "_tree", lambda module: ast.parse(source))
     assert training_fields() == imported_training_fields()
     assert config_fields("gpt2", "GPT2Config") is None
+
+
+def test_the_source_names_the_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trackers that are read from the source are those of the library; another source is no help."""
+    assert tracker_names() == tuple(INTEGRATION_TO_CALLBACK)
+    monkeypatch.setattr(stock, "_tree", lambda module: ast.parse("x = 1"))
+    assert tracker_names() is None
 
 
 def test_quoted_types_and_class_variables() -> None:

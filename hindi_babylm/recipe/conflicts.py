@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from hindi_babylm.recipe.model_config import check_model_config
 from hindi_babylm.recipe.optimizers import OPTIMIZER_PACKAGES, check_optimizer_arguments
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import FLAGS, SOURCE_KEYS, Recipe
+from hindi_babylm.recipe.stock import tracker_names
 from hindi_babylm.storage import UserError, suggestion
 from hindi_babylm.training.specification import resolve_batch
 
@@ -299,6 +301,14 @@ def _check_libraries(given: _Given) -> None:
     if values["optim_args"]:
         check_optimizer_arguments(given.at("optim_args"), values["optim"], values["optim_args"])
     if values["report_to"] not in ([], ["none"], ["all"], "none", "all"):
+        names = [values["report_to"]] if isinstance(values["report_to"], str) else values["report_to"]
+        known = tracker_names()
+        # Where the trackers are imported already, one of our own may have been added.
+        if known is not None and "hindi_babylm.training.trackers" not in sys.modules:
+            for name in names:
+                if name not in ("none", *known):
+                    near = suggestion(name, ["none", *known])
+                    raise UserError(f"{given.at('report_to')}: unknown tracker {name!r}; {near}")
         from hindi_babylm.training.trackers import check_trackers
 
         try:

@@ -59,9 +59,17 @@ def config_fields(architecture: str, name: str) -> tuple[dict[str, StockField], 
         inherited = [node.target.id for node in _annotated(stock) if "ClassVar" not in ast.unparse(node.annotation)]
         fields = {**dict.fromkeys([*inherited, *UNDECLARED], StockField(Any, None)), **dict(_fields(own))}
         for field in fields.keys() & ACTIVATIONS:
-            fields[field] = dataclasses.replace(fields[field], choices=_activations())
+            fields[field] = dataclasses.replace(fields[field], choices=_keys("transformers.activations", "ACT2CLS"))
         return fields, dict(_assigned(own).get("attribute_map", {}))
     except Exception:  # a source of another shape raises anything: the model is then tried instead
+        return None
+
+
+def tracker_names() -> tuple[str, ...] | None:
+    """Return the trackers of transformers; None where the source is no help."""
+    try:
+        return _keys("transformers.integrations.integration_utils", "INTEGRATION_TO_CALLBACK")
+    except Exception:  # a source of another shape raises anything: the import then tells
         return None
 
 
@@ -139,15 +147,12 @@ def _members(enum: ast.ClassDef) -> tuple[str, ...]:
     return values
 
 
-def _activations() -> tuple[str, ...]:
-    for node in _tree("transformers.activations").body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Dict)
-            and ast.unparse(node.targets[0]) == "ACT2CLS"
-        ):
+def _keys(module: str, name: str) -> tuple[str, ...]:
+    """Return the keys of a dict literal of a module."""
+    for node in _tree(module).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == name:
             return tuple(ast.literal_eval(key) for key in node.value.keys if key)
-    raise LookupError("ACT2CLS")
+    raise LookupError(f"{module}.{name}")
 
 
 class _Names(dict[str, Any]):
