@@ -401,7 +401,7 @@ def test_the_chosen_way_to_start_workers_is_kept(method: str) -> None:
     """dataloader_multiprocessing_context decides how workers start; only forked ones need to be sheltered."""
     data = TensorDataset(torch.arange(4))
     loader = leave_signals_to_main(DataLoader(data, num_workers=1, multiprocessing_context=method))
-    assert loader.multiprocessing_context.get_start_method() == method
+    assert loader.multiprocessing_context.Process._start_method == method
     assert [int(row) for (row,) in loader] == [0, 1, 2, 3]
 
 

@@ -218,7 +218,7 @@ def test_a_larger_budget_of_a_stream_moves_no_document(tmp_path: Path) -> None:
         [{"hub_id": hub_id, "streaming": True, "weight": 3.0}, {"path": str(path), "weight": 1.0}],
     ):
         before: dict[str, set[str]] = {}
-        for budget in (6_000, 9_000, 26_000):
+        for budget in (20_000, 50_000, 90_000):  # a stream is read in batches of 1,000 rows
             splits, _ = build_corpus(sources=sources, max_words=budget, decontaminate=False)
             now = texts_by_split(splits)
             assert all(kept <= now[split] for split, kept in before.items())
@@ -245,7 +245,7 @@ def test_train_without_a_text_of_its_own_is_refused(tmp_path: Path) -> None:
 def test_a_document_that_the_cut_leaves_too_short_is_dropped(tmp_path: Path) -> None:
     """`min_words` holds of the training split as it is trained on."""
     passage = "और राजा ने रानी से कहा कि अब हम सब घर चलें और खाना खाएँ"
-    rows = [{"text": f"{passage} ।\nनदी पानी {number} ।", "id": str(number)} for number in range(60)]
+    rows = [{"text": f"{passage} ।\nशब्द{number} नदी पानी ।", "id": str(number)} for number in range(60)]
     rows += [{"text": hindi_sentences(6, seed=seed), "id": f"long-{seed}"} for seed in range(60)]
     splits, ledger = build_corpus(sources=[{"path": str(write(tmp_path / "a.jsonl", rows))}], min_words=10)
     assert ledger.dropped["overlap"]["documents"] > 30
