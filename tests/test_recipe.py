@@ -66,6 +66,17 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     ("training", "flags", "kept"),
     [
         ({"num_train_epochs": 3}, ["--max_steps", "5"], {"num_train_epochs": 10.0, "max_steps": 5}),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 1.0}},
+            ["--lr_scheduler_type", "linear"],
+            {"lr_scheduler_type": "linear"},
+        ),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 1.0}},
+            ["--lr_scheduler_type", "cosine"],
+            {"lr_scheduler_kwargs": {"num_cycles": 1.0}},
+        ),
+        ({"optim": "sgd", "optim_args": "momentum=0.9"}, ["--optim", "adagrad"], {"optim": "adagrad"}),
         ({"num_train_epochs": 3}, ["--max_steps", "-1"], {"num_train_epochs": 3.0}),
         ({"warmup_steps": 20}, ["--lr_scheduler_type", "constant"], {"warmup_steps": 1000.0}),
         ({"warmup_steps": 20}, ["--lr_scheduler_type", "cosine"], {"warmup_steps": 20.0}),

@@ -2,6 +2,7 @@ import ast
 import dataclasses
 
 import pytest
+from accelerate.utils import DynamoBackend
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -10,7 +11,13 @@ from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
 from hindi_babylm.recipe import stock
 from hindi_babylm.recipe.checking import accepted_types, item_type
 from hindi_babylm.recipe.sections import TRAINING_CHECKS
-from hindi_babylm.recipe.stock import config_fields, imported_training_fields, tracker_names, training_fields
+from hindi_babylm.recipe.stock import (
+    compile_backends,
+    config_fields,
+    imported_training_fields,
+    tracker_names,
+    training_fields,
+)
 
 CLASSES: dict[str, type[PreTrainedConfig]] = {"gpt2": GPT2Config, "llama": LlamaConfig}
 
@@ -61,6 +68,13 @@ def test_the_source_names_the_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracker_names() == tuple(INTEGRATION_TO_CALLBACK)
     monkeypatch.setattr(stock, "_tree", lambda module: ast.parse("x = 1"))
     assert tracker_names() is None
+
+
+def test_the_source_names_the_backends_of_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is accelerate's own; without its source there is none."""
+    assert compile_backends() == tuple(entry.lower() for entry in DynamoBackend.__members__)
+    monkeypatch.setattr(stock, "_tree", lambda module: ast.parse("x = 1"))
+    assert compile_backends() is None
 
 
 def test_quoted_types_and_class_variables() -> None:

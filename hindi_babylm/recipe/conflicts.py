@@ -1,42 +1,24 @@
-"""Keys that contradict each other, and keys that have no effect beside others."""
+"""Keys that contradict each other, and keys that have no effect beside others (`GOVERNORS`)."""
 
-import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.recipe.checking import Key, check_value, show
+from hindi_babylm.recipe.given import Given
+from hindi_babylm.recipe.governors import GOVERNORS
+from hindi_babylm.recipe.machine import check_machine
 from hindi_babylm.recipe.model_config import check_model_config
-from hindi_babylm.recipe.optimizers import OPTIMIZER_PACKAGES, check_optimizer_arguments
+from hindi_babylm.recipe.optimizers import check_optimizer_arguments
 from hindi_babylm.recipe.refused import REFUSED
-from hindi_babylm.recipe.sections import FLAGS, SOURCE_KEYS, Recipe
+from hindi_babylm.recipe.schedules import check_schedule
+from hindi_babylm.recipe.sections import SOURCE_KEYS, Recipe
 from hindi_babylm.recipe.stock import tracker_names
 from hindi_babylm.storage import UserError, suggestion
 from hindi_babylm.training.specification import resolve_batch
-
-
-@dataclass(frozen=True)
-class Governor:
-    """The key that decides whether another one has an effect: for which of its values, and the way out."""
-
-    key: str
-    is_on: Callable[[Any], bool]
-    way_out: str
-
-
-def forget_overridden(values: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:
-    """Take out of a recipe's values those that a flag switches off: `--max_steps 5` goes before its epochs."""
-    for name, governor in GOVERNORS.items():
-        if governor.key in given and name not in given:
-            (value,) = (entries[governor.key] for entries in values.values() if governor.key in entries)
-            if not governor.is_on(value):
-                for entries in values.values():
-                    entries.pop(name, None)
 
 
 def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
@@ -44,7 +26,7 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
 
     What takes the import of a library comes last.
     """
-    given = _Given(recipe, keys)
+    given = Given(recipe, keys)
     values = given.values
     for name, reason in REFUSED.items():
         if name in recipe.places and values[name] != keys[name].default:
@@ -71,42 +53,19 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
     _check_training(given)
     _check_curriculum(given)
     _check_files(given)
-    _check_libraries(given)
+    check_machine(given)
+    check_schedule(
+        given.at("lr_scheduler_kwargs"),
+        values["lr_scheduler_type"],
+        values["lr_scheduler_kwargs"],
+        learning_rate=values["learning_rate"],
+    )
+    if values["optim_args"]:
+        check_optimizer_arguments(given.at("optim_args"), values["optim"], values["optim_args"])
+    _check_trackers(given)
 
 
-class _Given:
-    """The values of a recipe, and where each of them was given."""
-
-    def __init__(self, recipe: Recipe, keys: Mapping[str, Key]) -> None:
-        self.recipe, self.keys = recipe, keys
-        self.values: dict[str, Any] = {
-            name: recipe.training.get(name, key.default)
-            if key.section == "training"
-            else getattr(getattr(recipe, key.section), name)
-            for name, key in keys.items()
-        }
-
-    def by_flag(self, name: str) -> bool:
-        return self.at(name).startswith(FLAGS)
-
-    def at(self, name: str) -> str:
-        """Return the file with section and key, or the flag: where the value stands, or where it could."""
-        return self.recipe.place(name)
-
-    def first(self, name: str) -> str:
-        """Return place and value, as an error begins."""
-        return f"{self.at(name)} = {show(self.values[name])}{'' if name in self.recipe.places else ' (default)'}"
-
-    def other(self, name: str, beside: str) -> str:
-        """Return place and value as they stand in an error that began with the key `beside`."""
-        place, file = self.first(name).removeprefix(FLAGS), f"{self.recipe.path}: "
-        if not place.startswith(file):
-            return place
-        place = place.removeprefix(file)
-        return f"{place} of {self.recipe.path}" if self.by_flag(beside) and name in self.recipe.places else place
-
-
-def _check_corpus(given: _Given) -> None:
+def _check_corpus(given: Given) -> None:
     corpus = given.recipe.corpus
     if corpus.validation_fraction + corpus.test_fraction >= 1:
         raise UserError(
@@ -144,7 +103,7 @@ def _check_corpus(given: _Given) -> None:
         )
 
 
-def _check_evaluations(given: _Given) -> None:
+def _check_evaluations(given: Given) -> None:
     values, evaluations, saves = given.values, given.values["eval_strategy"], given.values["save_strategy"]
     wanting = [
         name
@@ -191,7 +150,7 @@ def _check_evaluations(given: _Given) -> None:
         )
 
 
-def _check_training(given: _Given) -> None:
+def _check_training(given: Given) -> None:
     values = given.values
     if values["max_steps"] == 0:
         raise UserError(f"{given.first('max_steps')}: expected at least 1, or -1 for num_train_epochs")
@@ -210,10 +169,6 @@ def _check_training(given: _Given) -> None:
     for name in ("eval_steps", "save_steps", "logging_steps"):
         if (values[name] or 0) > 1 and values[name] % 1:
             raise UserError(f"{given.first(name)}: expected whole steps, or a share of all steps below 1")
-    if values["fsdp"] and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        raise UserError(
-            f"{given.first('fsdp')} needs several processes: start with accelerate launch or torchrun, or leave it out"
-        )
     settings = values["accelerator_config"]
     if settings is not None and (not isinstance(settings, dict) or set(settings) - {"non_blocking"}):
         raise UserError(
@@ -236,21 +191,9 @@ def _check_training(given: _Given) -> None:
         named = [name for name in batch if name in given.recipe.places] or ["global_batch_size"]
         where = ", ".join([given.at(named[0]), *(given.other(name, named[0]).split(" = ")[0] for name in named[1:])])
         raise UserError(f"{where}: {error}") from error
-    optimizer = next((package for name, package in OPTIMIZER_PACKAGES.items() if name in values["optim"]), None)
-    packages = {
-        "optim": optimizer,
-        "use_liger_kernel": values["use_liger_kernel"] and "liger_kernel",
-        "deepspeed": values["deepspeed"] and "deepspeed",
-    }
-    for key, package in packages.items():
-        if package and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"{given.first(key)} needs the package {package}, which is not installed: install it, or leave {key} "
-                "out"
-            )
 
 
-def _check_curriculum(given: _Given) -> None:
+def _check_curriculum(given: Given) -> None:
     values, stages = given.values, given.recipe.curriculum.stage_epochs
     if given.recipe.curriculum.curriculum == NO_CURRICULUM:
         return
@@ -268,7 +211,7 @@ def _check_curriculum(given: _Given) -> None:
         )
 
 
-def _check_files(given: _Given) -> None:
+def _check_files(given: Given) -> None:
     where, folder = f'{given.at("output_dir")} = "{given.recipe.output_dir}"', given.recipe.output_dir
     for path in (folder, *folder.parents):
         try:
@@ -288,18 +231,8 @@ def _check_files(given: _Given) -> None:
         raise UserError(f'{given.at("resume_from_checkpoint")} = "{checkpoint}": there is no such file; {advice}')
 
 
-def _check_libraries(given: _Given) -> None:
-    """Check the rarer keys that only a library can judge, each of which takes its import."""
+def _check_trackers(given: Given) -> None:
     values = given.values
-    if values["torch_compile_backend"] is not None:
-        from accelerate.utils import DynamoBackend
-
-        backends = [entry.lower() for entry in DynamoBackend.__members__]
-        if values["torch_compile_backend"] not in backends:
-            near = suggestion(values["torch_compile_backend"], backends)
-            raise UserError(f"{given.first('torch_compile_backend')}: {near}")
-    if values["optim_args"]:
-        check_optimizer_arguments(given.at("optim_args"), values["optim"], values["optim_args"])
     if values["report_to"] not in ([], ["none"], ["all"], "none", "all"):
         names = [values["report_to"]] if isinstance(values["report_to"], str) else values["report_to"]
         known = tracker_names()
@@ -315,58 +248,9 @@ def _check_libraries(given: _Given) -> None:
             check_trackers(values["report_to"])
         except ValueError as error:
             raise UserError(f"{given.at('report_to')}: {error}") from error
-    name, settings = values["lr_scheduler_type"], values["lr_scheduler_kwargs"]
-    if settings is not None or name not in ("linear", "cosine", "constant", "constant_with_warmup"):
-        import torch
-        from transformers.optimization import get_scheduler
-
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=values["learning_rate"])
-        try:
-            get_scheduler(name, optimizer, 10, 100, scheduler_specific_kwargs=settings or {})
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{given.first('lr_scheduler_kwargs')}: {name} does not take it: {' '.join(str(error).split())}"
-            ) from error
 
 
 BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 # What `torch.utils.checkpoint.checkpoint` and transformers take, as far as JSON can say it.
 CHECKPOINTING = ("use_reentrant", "determinism_check", "debug", "early_stop", "every_n_layers", "offload")
-
-# Key -> the key that switches it off. A flag that governs takes the governed keys of the recipe back to their defaults.
-GOVERNORS = {
-    "stage_epochs": Governor("curriculum", lambda name: name != NO_CURRICULUM, "choose a curriculum"),
-    "num_train_epochs": Governor("max_steps", lambda steps: steps < 1, "set max_steps to -1"),
-    **dict.fromkeys(
-        ("algorithm", "vocab_size"),
-        Governor("tokenizer", lambda name: name is None, "set tokenizer to null to train one"),
-    ),
-    "optim": Governor("muon_learning_rate", lambda rate: rate is None, "set muon_learning_rate to null"),
-    "optim_target_modules": Governor("optim", lambda name: name.startswith(("galore", "apollo")), "take one of those"),
-    **dict.fromkeys(
-        ("adam_beta1", "adam_beta2", "adam_epsilon"),
-        Governor("optim", lambda name: name not in ("adafactor", "adagrad", "rmsprop", "sgd"), "take an Adam"),
-    ),
-    "warmup_steps": Governor("lr_scheduler_type", lambda name: name != "constant", "take constant_with_warmup"),
-    "eval_steps": Governor("eval_strategy", lambda when: when == "steps", "set eval_strategy to steps"),
-    "save_steps": Governor("save_strategy", lambda when: when == "steps", "set save_strategy to steps"),
-    **dict.fromkeys(
-        ("metric_for_best_model", "eval_delay"),
-        Governor("eval_strategy", lambda when: when != "no", "set eval_strategy to steps or epoch"),
-    ),
-    **dict.fromkeys(
-        ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"),
-        Governor("dataloader_num_workers", lambda count: count > 0, "set dataloader_num_workers to 1 or more"),
-    ),
-    "liger_kernel_config": Governor("use_liger_kernel", bool, "set use_liger_kernel to true"),
-    "fsdp_config": Governor("fsdp", bool, "set fsdp to true"),
-    **dict.fromkeys(
-        ("project", "run_name", "wandb_tags", "wandb_notes"),
-        Governor("report_to", lambda names: names not in ("none", [], ["none"]), "name a tracker in report_to"),
-    ),
-    **dict.fromkeys(
-        ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-        Governor("report_to", lambda names: "trackio" in names, "add trackio to report_to"),
-    ),
-}

@@ -32,12 +32,28 @@ def check_model_config(
         declared = fields.get(second_names.get(name, name))
         if name == "model_type" and value != architecture:
             raise UserError(f"{where}.model_type = {show(value)}: model.architecture says {architecture}: leave it out")
+        if name == "rope_theta" and declared is None and "rope_parameters" in fields:
+            way_out = f'{{"rope_parameters": {{"rope_type": "default", "rope_theta": {show(value)}}}}}'
+            raise UserError(f"{where}.rope_theta = {show(value)}: transformers 5 takes it as {way_out}")
         if declared is None:
             own = sorted(name for name, entry in fields.items() if entry.hint is not Any)
             raise UserError(f"{where}: {CONFIG_CLASSES[architecture]} has no field {name!r}; {suggestion(name, own)}")
         if declared.hint is not Any:
             check_value(f"{where}.{name}", value, Key("model", declared.hint, _checks(name, declared), None))
-    _check_heads(where, settings, second_names)
+    _check_heads(where, settings, second_names, fields)
+    rotation = settings.get("rope_parameters")
+    if rotation is not None:
+        _check_rotation(f"{where}.rope_parameters", rotation)
+
+
+def _check_rotation(where: str, rotation: Mapping[str, Any]) -> None:
+    """Check the base of the rotary positions; their scalings stretch a trained model, and this one is fresh."""
+    for name, value in rotation.items():
+        if name not in ROTATION:
+            raise UserError(f"{where}: unknown key {name!r}; {suggestion(name, ROTATION)}")
+        check_value(f"{where}.{name}", value, ROTATION[name])
+    if missing := ROTATION.keys() - rotation.keys():
+        raise UserError(f"{where} = {show(rotation)}: {' and '.join(sorted(missing))} must be given")
 
 
 def _checks(name: str, declared: StockField) -> dict[str, Any]:
@@ -46,7 +62,9 @@ def _checks(name: str, declared: StockField) -> dict[str, Any]:
     return {**({"low": 1} if counts else {}), **({"choices": declared.choices} if declared.choices else {})}
 
 
-def _check_heads(where: str, settings: Mapping[str, Any], second_names: Mapping[str, str]) -> None:
+def _check_heads(
+    where: str, settings: Mapping[str, Any], second_names: Mapping[str, str], fields: Mapping[str, StockField]
+) -> None:
     """Check that the heads divide the width, and the heads of keys and values, where there are some, all heads."""
     given = {second_names.get(name, name): value for name, value in settings.items()}
     sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "num_key_value_heads": 1}
@@ -58,3 +76,12 @@ def _check_heads(where: str, settings: Mapping[str, Any], second_names: Mapping[
     for whole, part in (("hidden_size", "num_attention_heads"), ("num_attention_heads", "num_key_value_heads")):
         if found[whole] % found[part]:
             raise UserError(f"{where}: {told[whole]} is no multiple of {told[part]}: change one of them")
+    head = given.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
+    if "rope_parameters" in fields and head % 2:
+        raise UserError(f"{where}: heads of {head} dimensions cannot be rotated in pairs (RoPE): make them even")
+
+
+ROTATION = {
+    "rope_type": Key("model", str, {"choices": ("default",)}, None),
+    "rope_theta": Key("model", float, {"above": 0}, None),
+}

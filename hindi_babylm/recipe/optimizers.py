@@ -1,6 +1,8 @@
 """What the optimizers of `training.optim` read from `optim_args`, and the packages that they need."""
 
-from hindi_babylm.recipe.checking import show
+from typing import Any
+
+from hindi_babylm.recipe.checking import Key, check_value, from_word, show
 from hindi_babylm.storage import UserError, suggestion
 
 
@@ -10,48 +12,52 @@ def check_optimizer_arguments(where: str, optimizer: str, text: str) -> None:
     The stock parser reads key=value pairs between commas.
     """
     shown = f"{where} = {show(text)}"
-    known = next((names for part, names in OPTIMIZER_ARGUMENTS.items() if part in optimizer), ())
-    if not known:
+    known = next((names for part, names in OPTIMIZER_ARGUMENTS.items() if part in optimizer), None)
+    if known is None:
         raise UserError(f'{shown} has no effect with optim = "{optimizer}", which reads none: leave optim_args out')
+    values: dict[str, Any] = {}
     for pair in text.replace(" ", "").split(","):
         name, *value = pair.split("=")
         if len(value) != 1:
             raise UserError(f"{shown}: expected key=value pairs between commas, got {pair!r}")
-        if known != ANY and name not in known:
+        if known is ANY:
+            continue
+        if name not in known:
             raise UserError(f"{shown}: {optimizer} reads no {name!r}; {suggestion(name, known)}")
-    if optimizer in ("sgd", "adagrad", "rmsprop"):  # those of torch itself; the others need packages or the model
-        _make(shown, optimizer, text)
+        key = Key("training", known[name], {"low": 0} if known[name] in (int, float) else {}, None)
+        values[name] = check_value(f"{where}: {name}", from_word(value[0], {known[name]}), key)
+    if values.get("nesterov") and (not values.get("momentum") or values.get("dampening")):
+        raise UserError(f"{shown}: nesterov needs a momentum and no dampening")
 
 
-def _make(shown: str, optimizer: str, text: str) -> None:
-    import torch
-    from transformers import Trainer, TrainingArguments
+ANY: dict[str, type] = {}  # bitsandbytes' RMSprop gets every pair
+_LOW_RANK = {"rank": int, "update_proj_gap": int, "scale": float, "proj_type": str}
+_LOW_BITS = {"block_size": int, "bf16_stochastic_round": bool}
 
-    try:
-        kind, settings = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(optim=optimizer, optim_args=text))
-        kind([torch.zeros(1)], **settings)
-    except ValueError as error:
-        raise UserError(f"{shown}: {optimizer} does not take it: {' '.join(str(error).split())}") from error
-
-
-ANY = ("any",)  # bitsandbytes' RMSprop gets every pair
-_LOW_RANK = ("rank", "update_proj_gap", "scale", "proj_type")
-
-# Part of an optimizer's name -> the keys of `optim_args` that transformers reads for it; the first match counts.
-OPTIMIZER_ARGUMENTS: dict[str, tuple[str, ...]] = {
+# Part of an optimizer's name -> the keys of `optim_args` that transformers reads for it, none of them below 0; the
+# first match counts.
+OPTIMIZER_ARGUMENTS: dict[str, dict[str, type]] = {
     "rmsprop_bnb": ANY,
     "galore": _LOW_RANK,
-    "apollo": (*_LOW_RANK, "proj", "scale_type"),
-    "schedule_free": ("weight_lr_power", "r"),
-    "ademamix": ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"),
-    "anyprecision": ("use_kahan_summation", "momentum_dtype", "variance_dtype", "compensation_buffer_dtype"),
-    "grokadamw": ("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping"),
-    "stable_adamw": ("max_lr", "kahan_sum", "decouple_lr"),
-    "torch_4bit": ("block_size", "bf16_stochastic_round"),
-    "torch_8bit": ("block_size", "bf16_stochastic_round"),
-    "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
-    "adagrad": ("lr_decay", "weight_decay", "eps"),
-    "rmsprop": ("momentum", "alpha", "eps", "weight_decay", "centered"),
+    "apollo": {**_LOW_RANK, "proj": str, "scale_type": str},
+    "schedule_free": {"weight_lr_power": float, "r": float},
+    "ademamix": {
+        **dict.fromkeys(("beta1", "beta2", "beta3", "alpha", "eps"), float),
+        **dict.fromkeys(("t_alpha", "t_beta3"), int),
+    },
+    "anyprecision": {
+        "use_kahan_summation": bool,
+        **dict.fromkeys(("momentum_dtype", "variance_dtype", "compensation_buffer_dtype"), str),
+    },
+    "grokadamw": dict.fromkeys(
+        ("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping"), float
+    ),
+    "stable_adamw": {"max_lr": float, "kahan_sum": bool, "decouple_lr": bool},
+    "torch_4bit": _LOW_BITS,
+    "torch_8bit": _LOW_BITS,
+    "sgd": {**dict.fromkeys(("momentum", "dampening", "weight_decay"), float), "nesterov": bool},
+    "adagrad": dict.fromkeys(("lr_decay", "weight_decay", "eps"), float),
+    "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float), "centered": bool},
 }
 
 # Part of an optimizer's name -> the package that transformers imports for it when the training begins.

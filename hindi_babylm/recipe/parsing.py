@@ -19,7 +19,8 @@ from hindi_babylm.recipe.checking import (
     name_types,
     show,
 )
-from hindi_babylm.recipe.conflicts import check_together, forget_overridden
+from hindi_babylm.recipe.conflicts import check_together
+from hindi_babylm.recipe.governors import forget_overridden
 from hindi_babylm.recipe.sections import FLAGS, SECTIONS, Recipe
 from hindi_babylm.storage import UserError, suggestion
 from hindi_babylm.training.specification import SpecificationDefaults
@@ -65,6 +66,7 @@ def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
             if name not in keys or keys[name].section != section:
                 raise UserError(f"{places[name]}: unknown key; {_nearest(name, section, keys)}")
             values[section][name] = check_value(places[name], value, keys[name])
+    before = {name: dict(entries) for name, entries in values.items()}
     for name, words in given.items():
         where = f"{FLAGS}--{name}"
         if name == "corpus":
@@ -79,7 +81,7 @@ def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
             raise UserError(f"{where}: unknown flag; {_nearest(name, None, keys)}")
         places[name] = where
         values[keys[name].section][name] = check_value(where, _from_words(where, words, keys[name]), keys[name])
-    forget_overridden(values, given)
+    forget_overridden(values, given, before)
     defaults = {f.name: f.default for f in dataclasses.fields(SpecificationDefaults)}
     recipe = Recipe(
         **{name: section(**values[name]) for name, section in SECTIONS.items() if name != "training"},

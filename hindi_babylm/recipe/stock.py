@@ -1,4 +1,4 @@
-"""The fields that transformers' dataclasses declare, read from their source: importing them takes seconds."""
+"""What the libraries' classes declare, read from their source: importing them takes seconds."""
 
 import ast
 import builtins
@@ -70,6 +70,14 @@ def tracker_names() -> tuple[str, ...] | None:
     try:
         return _keys("transformers.integrations.integration_utils", "INTEGRATION_TO_CALLBACK")
     except Exception:  # a source of another shape raises anything: the import then tells
+        return None
+
+
+def compile_backends() -> tuple[str, ...] | None:
+    """Return the backends of `torch.compile` that accelerate knows; None where the source is no help."""
+    try:
+        return tuple(name.lower() for name in _members(_class("accelerate.utils.dataclasses", "DynamoBackend")))
+    except Exception:  # a source of another shape raises anything: accelerate tells, though later
         return None
 
 
