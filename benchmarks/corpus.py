@@ -1,10 +1,11 @@
 """How fast does text become a token store, and how does the memory grow with the corpus? Two cores, no GPU.
 
-Run `python -m benchmarks.corpus [--path FOLDER_OR_GLOB] [--copies 1 4 20] [--workers N]`. Each size is a process of its
-own over N copies of the source (default: the bundled corpus), told apart by a word at the head of each document, so
-that no copy is a duplicate. Reading, hygiene and exact de-duplication are one figure, encoding with a tokenizer of
-16,000 tokens another, training that tokenizer is left out of both. Memory is the anonymous memory of the main process
-at its highest (Linux): pages of files that are mapped into memory are not counted.
+Run `python -m benchmarks.corpus [--path FOLDER_OR_GLOB] [--copies 1 4 20] [--workers N]`. Each size is a process of
+its own over N copies of the source (default: the bundled corpus), told apart by a word at the head of each document, so
+that no copy is a duplicate; with `--short 20000 200000` over so many documents of 13 words, which shows what a document
+adds to the memory beside its text. Reading, hygiene and exact de-duplication are one figure, encoding with a tokenizer
+of 16,000 tokens another, training that tokenizer is left out of both. Memory is the anonymous memory of the main
+process at its highest (Linux): pages of files that are mapped into memory are not counted.
 """
 
 import argparse
@@ -54,6 +55,15 @@ def write_copies(source: dict[str, Any], copies: int, folder: Path) -> int:
     return len(documents)
 
 
+def write_short(count: int, folder: Path) -> None:
+    """Write so many different documents of 13 words, whose text is nearly no part of the memory."""
+    words = ["राम", "सीता", "घर", "नदी", "पानी", "राजा", "रानी", "कहानी", "बच्चा", "पेड़", "फूल", "गाँव"]
+    with open(folder / "short.jsonl", "w", encoding="utf-8") as file:
+        for number in range(count):
+            text = " ".join([*words, str(number)])
+            file.write(json.dumps({"text": text, "id": str(number)}, ensure_ascii=False) + "\n")
+
+
 def measure(folder: Path, workers: int | None) -> dict[str, float]:
     """Build the corpus of a folder once and encode it."""
     import datasets
@@ -89,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--path", help="file, folder or glob in place of the bundled corpus")
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 4, 20])
+    parser.add_argument("--short", type=int, nargs="+", help="short documents, so many each, in place of copies")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -98,9 +109,12 @@ def main() -> None:
     source = {"path": arguments.path} if arguments.path else {"bundled": "all"}
     print(f"{'copies':>7}{'documents':>11}{'MB':>8}{'read+clean':>12}{'encode':>10}{'together':>10}{'memory':>11}")
     rows = []
-    for copies in arguments.copies:
+    for copies in arguments.short or arguments.copies:
         with tempfile.TemporaryDirectory() as folder:
-            write_copies(source, copies, Path(folder))
+            if arguments.short:
+                write_short(copies, Path(folder))
+            else:
+                write_copies(source, copies, Path(folder))
             workers = ["--workers", str(arguments.workers)] if arguments.workers else []
             command = [sys.executable, "-m", "benchmarks.corpus", "--measure", folder, *workers]
             row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from hindi_babylm.corpus.contamination import ngrams_of, remove_overlap
 from hindi_babylm.corpus.duplicates import content_key, exact_duplicates, near_duplicates, signatures
 from hindi_babylm.corpus.sources import BUNDLED_CORPUS
@@ -43,9 +45,9 @@ def main() -> None:
             rows += [{**json.loads(line), "file": path.name.split(".")[0]} for line in file]
     texts = [row["text"] for row in rows]
 
-    keys = measured("keys", texts, lambda: [content_key(text) for text in texts])
+    keys = measured("keys", texts, lambda: np.fromiter(map(content_key, texts), dtype=np.uint64))
     exact = measured("exact duplicates", texts, lambda: exact_duplicates(keys))
-    print(f"  {len(exact) - exact.count(None)} of {len(rows):,} documents")
+    print(f"  {(exact != np.arange(len(rows))).sum()} of {len(rows):,} documents")
     signed = measured("signatures", texts, lambda: signatures(texts))
     print(f"  {signed.nbytes // len(rows)} bytes a document")
     for threshold in (0.8, 0.5, 0.2):

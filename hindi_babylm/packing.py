@@ -1,7 +1,8 @@
 """Documents -> a flat, memory-mapped token store -> blocks of one length."""
 
 import json
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ class TokenStore:
 
     @classmethod
     def write(
-        cls, path: str | Path, *, texts: Sequence[str], words: Sequence[int], tokenizer: "PreTrainedTokenizerFast"
+        cls, path: str | Path, *, texts: Sequence[str], words: Iterable[int], tokenizer: "PreTrainedTokenizerFast"
     ) -> "TokenStore":
         """Encode `texts` in order into a store at `path`; no token is dropped and none truncated.
 
@@ -83,7 +84,7 @@ class TokenStore:
         backend.encode_special_tokens = True
         eos = int(tokenizer.eos_token_id)
         dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-        offsets = [0]
+        offsets = array("q", [0])
         with (
             stage(f"Encoding {path.name}", len(texts), "documents") as progress,
             write_atomically(path / "tokens.bin") as temporary,
@@ -193,6 +194,6 @@ def read_documents(folder: Path) -> "datasets.Dataset":
         return datasets.Dataset.from_list([json.loads(line) for line in file])
 
 
-def _save_array(path: Path, values: Sequence[int]) -> None:
+def _save_array(path: Path, values: Iterable[int]) -> None:
     with write_atomically(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, np.asarray(values, dtype=np.int64))
+        np.save(file, np.fromiter(values, dtype=np.int64))

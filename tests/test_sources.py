@@ -4,6 +4,7 @@ import lzma
 import random
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hindi_babylm.corpus import sources as sources_module
 from hindi_babylm.corpus.assembly import build_corpus
+from hindi_babylm.corpus.reading import read_rows
 from hindi_babylm.corpus.sources import load_source
 from hindi_babylm.run import main
 from hindi_babylm.storage import UserError
@@ -312,3 +315,26 @@ def test_the_recipe_of_the_hub_draws_its_mix_from_streams(tmp_path: Path) -> Non
     rest = 100_000 - words["premchand_stories"] - words["pratham_storyweaver"]
     for name, weight in (("fineweb-2", 2), ("wikipedia", 1)):
         assert rest * weight / 3 - 12 * 10 < words[name] <= rest * weight / 3
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built is the file whose digest names its split and its cache."""
+    path = write(tmp_path / "a.jsonl", [{"text": hindi_sentences(3, seed=seed)} for seed in range(5)])
+
+    def read_and_change(file: str, source: Any) -> Iterator[Any]:
+        yield from read_rows(file, source)
+        with open(file, "a", encoding="utf-8") as more:
+            more.write('{"text": "और"}\n')
+
+    monkeypatch.setattr(sources_module, "read_rows", read_and_change)
+    with pytest.raises(UserError, match=r"a\.jsonl was changed while it was read; start again when it is whole"):
+        load_source({"path": str(path)})
+
+
+def test_a_stream_that_ends_before_its_cap_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cap of a stream says how much to draw, so less than that is worth a warning."""
+    write(tmp_path / "hub" / "train.jsonl", [{"text": hindi_sentences(3, seed=seed)} for seed in range(50)])
+    source = {"hub_id": str(tmp_path / "hub"), "streaming": True, "max_words": 1_000_000}
+    _, ledger = build_corpus(sources=[source])
+    told = capsys.readouterr().err
+    assert f"ended with {ledger.words():,} words, fewer than its max_words 1,000,000" in told

@@ -1,32 +1,28 @@
 """Sources -> train, validation and test within a budget, without duplicates and overlap, and the ledger of it all."""
 
 import functools
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hindi_babylm.console import bar, tell_end, warn
+from hindi_babylm.console import warn
 from hindi_babylm.corpus.budget import fill, ranks
-from hindi_babylm.corpus.contamination import ngrams_of, remove_overlap
+from hindi_babylm.corpus.contamination import decontaminated
 from hindi_babylm.corpus.duplicates import exact_duplicates, near_duplicates
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.corpus.ledger import BYTE_PREMIUM, EXAMPLES_PER_REASON, EXCERPT, Ledger
 from hindi_babylm.corpus.sources import check_weights, load_source, name_of
 from hindi_babylm.corpus.splits import SPLITS, split_numbers
-from hindi_babylm.corpus.workers import map_in_order
-from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
 from hindi_babylm.storage import UserError, suggestion
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 COLUMNS = ["text", "source", "document_id", "work", "words", "bytes", "aksharas"]
-OVERLAP = "overlap"
 # Of a stream: what duplicates of other sources may take away again.
 STREAM_MARGIN = 1.1
-OVERLAP_BATCH = 500  # documents
+COLUMN_BATCH = 10_000  # documents
 FILLED = 0.95  # of a budget; less is told
 # What a person chose to leave out; every other loss ends a strict build.
 CHOSEN = ("source max_words", "weight", "max_words", "max_bytes")
@@ -98,15 +94,15 @@ def build_corpus(
         raise UserError(f"corpus: no document is left of {', '.join(map(name_of, sources))}: {_losses(ledger)}")
 
     facts = _arrays(documents, ["words", "bytes", "key", "fingerprint"])
-    origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    origin = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     streamed = np.asarray([bool(source.get("streaming")) for source in sources])[origin]
     # A stream keeps its own order, and comes after what is read whole: what a larger budget reads more of it displaces
     # nothing that a smaller one kept.
     order = ranks(_column(documents, "document_id"), seed=split_seed)
-    place = np.where(streamed, np.arange(len(documents), dtype=np.uint64), order)
+    place = np.where(streamed, np.arange(len(documents), dtype=np.uint64), order) if streamed.any() else order
     rows = np.lexsort((facts["fingerprint"], facts["key"], place, origin, streamed))
     drop = functools.partial(_drop, ledger, documents, facts)
-    rows = drop("duplicate", rows, [first is None for first in exact_duplicates(facts["key"][rows])])
+    rows = drop("duplicate", rows, exact_duplicates(facts["key"][rows]) == np.arange(len(rows)))
     if near_duplicate_threshold is not None:
         signatures = np.stack([np.frombuffer(s, dtype=np.uint32) for s in _column(documents.select(rows), "signature")])
         kept = [first is None for first in near_duplicates(signatures, threshold=near_duplicate_threshold)]
@@ -124,21 +120,21 @@ def build_corpus(
     rows = rows[np.lexsort((facts["fingerprint"][rows], facts["key"][rows], order[rows]))]
 
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    works = _column(documents.select(rows), "work")
-    of = split_numbers(works, **fractions, seed=split_seed)
+    of = split_numbers(_column(documents, "work"), **fractions, seed=split_seed)[rows]
     splits = datasets.DatasetDict()
     for number, split in enumerate(SPLITS):
         chosen = rows[of == number]
         if not len(chosen):
+            works = len(set(_column(documents.select(rows), "work")))
             raise UserError(
-                f"corpus: the {split} split got none of the {len(set(works))} works; give more documents (a .txt file "
+                f"corpus: the {split} split got none of the {works} works; give more documents (a .txt file "
                 'is cut at blank lines; "sample_by": "line" in its source makes each line a document), a larger '
                 "validation_fraction or test_fraction, or another split_seed"
             )
         splits[split] = documents.select(chosen).select_columns(COLUMNS)
     if decontaminate:
         texts = [splits["validation"]["text"], splits["test"]["text"], *(held_out or {}).values()]
-        splits["train"] = _without_overlap(splits["train"], texts, ledger, min_words=min_words, workers=workers)
+        splits["train"] = decontaminated(splits["train"], texts, ledger, min_words=min_words, workers=workers)
         if not len(splits["train"]):
             raise UserError(
                 "corpus: every training document shares a passage with validation, test or a task; give more "
@@ -180,10 +176,10 @@ def _arrays(documents: "Dataset", names: list[str]) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in names}
 
 
-def _column(documents: "Dataset", name: str) -> list[Any]:
-    """Return a column at once."""
-    values: list[Any] = documents.select_columns([name]).with_format("arrow")[:][name].to_pylist()
-    return values
+def _column(documents: "Dataset", name: str) -> Iterator[Any]:
+    """Yield the values of a column; as a list the names of all documents would be most of the memory."""
+    for batch in documents.select_columns([name]).with_format("arrow").iter(COLUMN_BATCH):
+        yield from batch[name].to_pylist()
 
 
 def _drop(
@@ -237,6 +233,10 @@ def _mix(
         part = rows[origin[rows] == number]
         if (cap := source.get("max_words")) is not None:
             bound = (f"max_words of {name_of(source)}", "words", cap)
+            there = int(facts["words"][part].sum())
+            if source.get("streaming") and there < cap:
+                name = name_of(source)
+                warn(f"corpus: the stream {name} ended with {there:,} words, fewer than its max_words {cap:,}")
             part = drop("source max_words", part, np.arange(len(part)) < fill(facts["words"][part], cap), limit=bound)
         parts.append(part)
     weights = [float(source.get("weight") or 0) for source in sources]
@@ -263,49 +263,6 @@ def _mix(
             part = drop("weight", part, np.arange(len(part)) < fill(facts[unit][part], share), limit=bound)
             parts[number] = part
     return np.concatenate(parts)
-
-
-def _without_overlap(
-    train: "Dataset", held_out: Iterable[Iterable[str]], ledger: Ledger, *, min_words: int, workers: int | None
-) -> "Dataset":
-    """Cut out of the training documents the passages that they share with held-out texts, and book them."""
-    import datasets
-
-    started = time.monotonic()
-    ngrams = ngrams_of(text for texts in held_out for text in texts)
-    batches = ((start, train[start : start + OVERLAP_BATCH]["text"]) for start in range(0, len(train), OVERLAP_BATCH))
-    changed: dict[int, str] = {}
-    with bar("Decontaminating", len(train), unit=" documents") as progress:
-        for results in map_in_order(functools.partial(_cut_batch, held_out=ngrams), batches, workers=workers):
-            changed |= results
-            progress.update(min(OVERLAP_BATCH, len(train) - progress.n))
-    tell_end("Decontaminating", f"{len(train):,} documents", started)
-    if not changed:
-        return train
-    columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
-    for row, text in changed.items():
-        document = train[row]
-        words, size = count_words(text), count_bytes(text)
-        booking = {"document_id": document["document_id"], "text": document["text"]}
-        if words >= min_words:
-            ledger.change(OVERLAP, words=document["words"] - words, size=document["bytes"] - size, **booking)
-            values = {**document, "text": text, "words": words, "bytes": size, "aksharas": count_aksharas(text)}
-            for column in COLUMNS:
-                columns[column].append(values[column])
-        else:
-            ledger.drop(OVERLAP, words=document["words"], size=document["bytes"], **booking)
-    whole = [row for row in range(len(train)) if row not in changed]
-    mended = datasets.Dataset.from_dict(columns, features=train.features)
-    # Back into the order that they had.
-    places = whole + [row for row in changed if count_words(changed[row]) >= min_words]
-    return datasets.concatenate_datasets([train.select(whole), mended]).select(np.argsort(places))
-
-
-def _cut_batch(batch: tuple[int, Sequence[str]], *, held_out: Any) -> dict[int, str]:
-    """Return the texts of a batch that lost a passage, by row."""
-    start, texts = batch
-    cut = {start + row: remove_overlap(text, held_out) for row, text in enumerate(texts)}
-    return {row: text for row, (text, passages) in cut.items() if passages}
 
 
 def _losses(ledger: Ledger) -> str:

@@ -3,18 +3,25 @@
 import functools
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import regex
 
+from hindi_babylm.console import bar, tell_end
 from hindi_babylm.corpus.hashing import stable_hash
-from hindi_babylm.orthography import normalize
+from hindi_babylm.corpus.ledger import Ledger
+from hindi_babylm.corpus.workers import map_in_order
+from hindi_babylm.orthography import count_aksharas, count_bytes, count_words, normalize
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
     from numpy.typing import NDArray
 
+OVERLAP = "overlap"  # the reason in the ledger
+BATCH = 500  # documents
 NGRAM = 13  # words: Brown et al. 2020 (arXiv:2005.14165), appendix C
 # A whole held-out text of fewer words is too common to be evidence: docs/decisions.md has the counts.
 SHORTEST = 7
@@ -60,6 +67,53 @@ def ngrams_of(texts: Iterable[str], *, n: int = NGRAM) -> HeldOut:
     for hashes in runs.values():
         endings[_ending(hashes, endings)] = True
     return HeldOut(runs, endings)
+
+
+def decontaminated(
+    train: "Dataset", held_out: Iterable[Iterable[str]], ledger: Ledger, *, min_words: int, workers: int | None
+) -> "Dataset":
+    """Return the training documents without the passages that they share with held-out texts, booked in `ledger`.
+
+    A document that keeps fewer than `min_words` words is dropped.
+    """
+    import datasets
+    import numpy as np
+
+    started = time.monotonic()
+    ngrams = ngrams_of(text for texts in held_out for text in texts)
+    batches = ((start, train[start : start + BATCH]["text"]) for start in range(0, len(train), BATCH))
+    changed: dict[int, str] = {}
+    with bar("Decontaminating", len(train), unit=" documents") as progress:
+        for results in map_in_order(functools.partial(_cut_batch, held_out=ngrams), batches, workers=workers):
+            changed |= results
+            progress.update(min(BATCH, len(train) - progress.n))
+    tell_end("Decontaminating", f"{len(train):,} documents", started)
+    if not changed:
+        return train
+    columns: dict[str, list[Any]] = {column: [] for column in train.column_names}
+    for row, text in changed.items():
+        document = train[row]
+        words, size = count_words(text), count_bytes(text)
+        booking = {"document_id": document["document_id"], "text": document["text"]}
+        if words >= min_words:
+            ledger.change(OVERLAP, words=document["words"] - words, size=document["bytes"] - size, **booking)
+            values = {**document, "text": text, "words": words, "bytes": size, "aksharas": count_aksharas(text)}
+            for column in train.column_names:
+                columns[column].append(values[column])
+        else:
+            ledger.drop(OVERLAP, words=document["words"], size=document["bytes"], **booking)
+    whole = np.delete(np.arange(len(train)), list(changed))
+    mended = datasets.Dataset.from_dict(columns, features=train.features)
+    # Back into the order that they had.
+    places = np.append(whole, [row for row in changed if count_words(changed[row]) >= min_words]).astype(np.int64)
+    return datasets.concatenate_datasets([train.select(whole), mended]).select(np.argsort(places))
+
+
+def _cut_batch(batch: tuple[int, Sequence[str]], *, held_out: Any) -> dict[int, str]:
+    """Return the texts of a batch that lost a passage, by row."""
+    start, texts = batch
+    cut = {start + row: remove_overlap(text, held_out) for row, text in enumerate(texts)}
+    return {row: text for row, (text, passages) in cut.items() if passages}
 
 
 def remove_overlap(text: str, held_out: HeldOut) -> tuple[str, list[str]]:

@@ -1,6 +1,6 @@
 """Documents that repeat earlier ones: word for word by a hash, nearly by MinHash over runs of words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.corpus.contamination import ngram_hashes, word_hashes
@@ -29,17 +29,21 @@ def content_key(text: str) -> int:
     return stable_hash("".join(normalize(text).split()))
 
 
-def exact_duplicates(keys: Iterable[int]) -> list[int | None]:
-    """Return for each document's key the index of the first document with this key, None for that one itself.
+def exact_duplicates(keys: "NDArray[np.uint64]") -> "NDArray[np.int64]":
+    """Return for each document's key the index of the first document with this key, `(documents,)`; its own for that.
 
-    >>> exact_duplicates(content_key(text) for text in ["राम आया।", "सीता आई।", "राम आया ।"])
-    [None, None, 0]
+    >>> import numpy as np
+    >>> keys = np.array([content_key(text) for text in ["राम आया।", "सीता आई।", "राम आया ।"]], dtype=np.uint64)
+    >>> print(exact_duplicates(keys))
+    [0 1 0]
     """
     import numpy as np
 
-    values = np.fromiter(keys, dtype=np.uint64)
-    _, firsts, groups = np.unique(values, return_index=True, return_inverse=True)
-    return [None if first == row else first for row, first in enumerate(firsts[groups].tolist())]
+    order = np.argsort(keys, kind="stable")  # of equal keys the first document stands first
+    begins = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
+    firsts = np.empty(len(keys), dtype=np.int64)
+    firsts[order] = np.repeat(order[begins], np.diff(begins, append=len(keys)))
+    return firsts
 
 
 def signatures(

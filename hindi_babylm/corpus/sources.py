@@ -74,6 +74,7 @@ def load_source(
         )
     try:
         label, files = _find_files(source)
+        stamps = {file: _stamp(file) for file in files}
         digests = {file: _digest(Path(file)) for file in files}
     except (OSError, RuntimeError) as error:  # a path too long, a home that nobody has, a file that cannot be read
         raise UserError(
@@ -88,6 +89,9 @@ def load_source(
             for row in read_rows(file, source):
                 # By its content: the name and place of a file do not decide over its split.
                 yield {**row, "work": digests[file]} if is_work and not isinstance(row, Fault) else row
+            # Splits and cache hang on the digest, which is of the file as it was before.
+            if _stamp(file) != stamps[file]:
+                raise UserError(f"corpus: {file} was changed while it was read; start again when it is whole")
 
     contents = sorted((format_of(Path(file).name), digest) for file, digest in digests.items())
     return clean_rows(
@@ -172,6 +176,12 @@ def _is_ours(file: Path) -> bool:
     except UserError:
         return False
     return file.is_file()
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    """Return size and time of the last change of a file."""
+    facts = Path(file).stat()
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _digest(path: Path) -> str:
