@@ -62,7 +62,8 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
 
     Raises UserError for a folder that holds another run, and for what the data show to be wrong.
     """
-    from hindi_babylm.reporting import summary
+    from hindi_babylm.reporting.report import write_report
+    from hindi_babylm.reporting.summary import summary
 
     _set_up_console(recipe)
     resume = recipe.training.pop("resume_from_checkpoint", None)
@@ -86,6 +87,8 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
             if not _is_main():
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
+        if _is_main() and not folder.report.exists():
+            write_report(folder, title=recipe.path.stem)
     results: dict[str, Any] = read_json(folder.results)
     if _is_main():
         show(summary(results, folder=folder.path))
@@ -105,7 +108,7 @@ def train(
     The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
     (try again: the same command continues) when a signal has ended the training.
     """
-    from hindi_babylm.reporting import environment
+    from hindi_babylm.reporting.summary import environment
     from hindi_babylm.storage import sha256
     from hindi_babylm.training.advice import Advice, out_of_memory_told
     from hindi_babylm.training.callbacks import MetricsFile
@@ -190,7 +193,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     from accelerate.utils import broadcast_object_list
 
     from hindi_babylm.modeling import count_parameters
-    from hindi_babylm.reporting import plan_table
+    from hindi_babylm.reporting.summary import plan_table
     from hindi_babylm.training.plan import plan, plan_stages
 
     _set_up_machine()

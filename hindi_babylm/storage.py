@@ -182,6 +182,10 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def final_model(self) -> Path:
         return self.path / "final_model"
 
@@ -220,7 +224,8 @@ class RunFolder:
     def clear(self) -> None:
         """Delete what a run writes, and nothing else that lies in the folder."""
         # The files say what is there, so they go first: a kill in between leaves a folder that claims nothing.
-        for path in (self.recipe, self.results, self.training, self.corpus, self.environment, self.metrics):
+        files = (self.recipe, self.results, self.training, self.corpus, self.environment, self.metrics, self.report)
+        for path in files:
             path.unlink(missing_ok=True)
         sharded = self.path.glob("checkpoint-*")  # the stock Trainer's, under FSDP or DeepSpeed
         for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model, *sharded):

@@ -1,5 +1,4 @@
 import json
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -208,22 +207,6 @@ def test_no_recipe_and_a_missing_tokenizer(write_recipe: WriteRecipe, capsys: py
         error = capsys.readouterr().err
         assert error.startswith(start)
         assert len(error.splitlines()) == 1
-
-
-def test_a_missing_matplotlib_is_told_before_anything_is_trained(
-    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without matplotlib --plot ends in one line with exit code 2; without --plot nothing asks for it."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    path = str(write_recipe())
-    with pytest.raises(SystemExit) as stopped:
-        main([path, "--plot"])
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.err == ("error: --plot needs matplotlib: pip install 'hindi-babylm[plots]', or leave --plot out\n")
-    assert captured.out == ""
-    main([path, "--algorithms", "character"])
-    assert Path("runs/tiny-tokenizers/comparison.json").exists()
 
 
 def test_the_help_names_everything_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,3 +308,16 @@ def test_curriculum_packs_short_documents_first_and_trains_every_word_once(write
     assert words[0] < words[-1]
     results = json.loads((recipe.parent / "run" / "results.json").read_text(encoding="utf-8"))
     assert results["training"]["words_seen"] == pytest.approx(words.sum())
+
+
+def test_a_finished_run_gets_the_report_that_it_lacks(write_recipe: WriteRecipe) -> None:
+    """A run writes report.html from its own files; the same command writes it again when it was deleted."""
+    recipe = write_recipe()
+    main([str(recipe)])
+    report = recipe.parent / "run" / "report.html"
+    before = report.read_bytes()
+    results = json.loads((recipe.parent / "run" / "results.json").read_text(encoding="utf-8"))
+    assert f"{results['test']['bits_per_byte']['value']:.3f}".encode() in before
+    report.unlink()
+    main([str(recipe)])
+    assert report.read_bytes() == before

@@ -16,7 +16,6 @@ from hindi_babylm.storage import UserError, exit_on_user_error, suggestion, writ
 from hindi_babylm.tokenization.algorithms import TOKENIZERS
 from hindi_babylm.tokenization.comparison import (
     FIGURES,
-    check_plots,
     compare_tokenizers,
     comparison_markdown,
     comparison_table,
@@ -38,8 +37,7 @@ on its validation split, which they have not seen. Nothing else is trained.
                           [vocab_size of the recipe]
   --tokenizers X ...      existing ones, folders or hub ids, to compare with
                           [tokenizer of the recipe, where it names one]
-  --plot                  draw comparison.svg too; needs matplotlib:
-                          pip install 'hindi-babylm[plots]'
+  --plot                  draw comparison.svg too
   --output_dir D          where comparison.json and comparison.md are written
                           [runs/<name of the recipe>-tokenizers]
   --corpus X ...          files, folders, globs or hub ids, for the recipe's
@@ -94,10 +92,8 @@ def compare(words: Sequence[str]) -> list[dict[str, Any]]:
     algorithms, sizes, tokenizers = _chosen(flags, recipe)
     folder = _folder(flags.get("output_dir"), recipe)
     plotted = "plot" in flags
-    if plotted:
-        if flags["plot"]:
-            raise UserError(f"command line: --plot takes no value, got {' '.join(flags['plot'])}")
-        check_plots()
+    if plotted and flags["plot"]:
+        raise UserError(f"command line: --plot takes no value, got {' '.join(flags['plot'])}")
     set_level(recipe.training["log_level"])
     quiet_warnings()
     quiet_bars()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hindi_babylm.console import say
 from hindi_babylm.orthography import count_bytes
-from hindi_babylm.storage import UserError, write_atomically
+from hindi_babylm.storage import write_atomically
 from hindi_babylm.tokenization.report import encode, tokenizer_report, unigram_bits_per_byte
 from hindi_babylm.tokenization.training import load_tokenizer, train_tokenizer
 
@@ -124,20 +124,8 @@ def _short(name: str) -> str:
     return name if len(name) < NAME_WIDTH else "..." + name[4 - NAME_WIDTH :]
 
 
-def check_plots() -> None:
-    """Raise UserError where the library that draws is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError("--plot needs matplotlib: pip install 'hindi-babylm[plots]', or leave --plot out") from error
-
-
 def plot_comparison(rows: Sequence[Row], path: Path) -> None:
-    """Draw tokens a word and the share of cuts in aksharas over the size of the vocabulary, as SVG.
-
-    Raises UserError without matplotlib.
-    """
-    check_plots()
+    """Draw tokens a word and the share of cuts in aksharas over the size of the vocabulary, as SVG."""
     import matplotlib
     import matplotlib.figure
 

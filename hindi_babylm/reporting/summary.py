@@ -1,4 +1,4 @@
-"""Say what came out: the environment record and the closing table."""
+"""Say what came out, in text: the environment record, the closing table and that of a plan."""
 
 import importlib.metadata
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hindi_babylm.console import duration
+from hindi_babylm.reporting.report import size
 
 RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy", "wandb")
 
@@ -54,7 +55,7 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         ),
         ("seen", f"{training['words_seen']:,.0f} words, {training['tokens']:,} tokens"),
         ("speed", f"{training['tokens_per_second']:,.0f} tokens/s, evaluations and checkpoints included"),
-        ("peak memory", _size(training["peak_memory_bytes"])),
+        ("peak memory", size(training["peak_memory_bytes"])),
         ("weights", f"{results['model']['which']}, of step {results['model']['step']:,}"),
         ("test bits per byte", _interval(test["bits_per_byte"], 3)),
         ("  unigram floor", f"{test['unigram_bits_per_byte']['value']:.3f}; {_against_floor(test)}"),
@@ -75,6 +76,7 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
     lines += [
         "",
+        f"Report:      {folder / 'report.html'}",
         f"Model:       {folder / 'final_model'}",
         f"Figures:     {folder / 'results.json'}",
         f"Every step:  {folder / 'metrics.jsonl'}",
@@ -108,8 +110,8 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     told |= {"activations": "by formula, on a GPU", "together": "on a GPU, beside its libraries"}
     lines += [
         "",
-        f"{'peak memory':<16}{_size(memory['peak'])} a process, measured on the steps below",
-        *(f"{'  ' + name:<16}{_size(memory[name])} {how}" for name, how in told.items() if name in memory),
+        f"{'peak memory':<16}{size(memory['peak'])} a process, measured on the steps below",
+        *(f"{'  ' + name:<16}{size(memory[name])} {how}" for name, how in told.items() if name in memory),
         f"{'a step':<16}{plan['seconds_per_step']:.3g} s, measured on {plan['timed_steps']} after the first",
         f"{'evaluations':<16}{plan['evaluations']:,} of {duration(plan['seconds_per_evaluation'])}, measured on a part",
         f"{'training':<16}{duration(plan['seconds'])} by these times, up to the final evaluation",
@@ -117,10 +119,6 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         "Dry run: nothing was trained, and nothing is left of it.",
     ]
     return "\n".join(lines)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _against_floor(test: Mapping[str, Any]) -> str:

@@ -1,0 +1,101 @@
+"""The curves of a run as SVG: what each step and each evaluation showed, over the words seen."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+POINTS = 600  # of a curve; more steps are averaged into so many
+SIZE = (7.2, 2.7)  # inches
+TRAIN, EVALUATION = "#9bb8d3", "#b5432a"
+
+
+class Curve(NamedTuple):
+    """A drawing: its title, what it says in words for those who cannot see it, and the SVG element."""
+
+    title: str
+    description: str
+    svg: str
+
+
+def draw_curves(events: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """Draw loss, validation perplexity, learning rate and gradient norm of the events of `metrics.jsonl`.
+
+    The same events give the same bytes. A run without evaluations has no curve of perplexity.
+    """
+    steps = [event for event in events if "loss" in event]
+    evaluations = [event for event in events if "eval_loss" in event]
+    curves = [
+        _draw("Loss", "nats a token", {"train": (steps, "loss"), "validation": (evaluations, "eval_loss")}),
+        _draw("Validation perplexity", "a token", {"validation": (evaluations, "eval_perplexity")}, log=True),
+        _draw("Learning rate", "", {"train": (steps, "learning_rate")}),
+        _draw("Gradient norm before clipping", "", {"train": (steps, "grad_norm")}, log=True),
+    ]
+    return [curve for curve in curves if curve is not None]
+
+
+def averaged(x: np.ndarray, y: np.ndarray, *, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most `points` means of neighbours in both, in order; what is not finite stays out of them.
+
+    >>> x, y = averaged(np.arange(6.0), np.array([1.0, 3.0, 5.0, 7.0, np.nan, 9.0]), points=3)
+    >>> print(x, y)
+    [0.5 2.5 5. ] [2. 6. 9.]
+    """
+    points = max(1, min(points, len(x)))
+    groups = zip(np.array_split(x, points), np.array_split(y, points), strict=True)
+    kept = [(a[np.isfinite(b)], b[np.isfinite(b)]) for a, b in groups]
+    means = np.array([(a.mean(), b.mean()) for a, b in kept if len(b)]).reshape(-1, 2)
+    return means[:, 0], means[:, 1]
+
+
+def _draw(
+    title: str, unit: str, lines: Mapping[str, tuple[Sequence[Mapping[str, Any]], str]], *, log: bool = False
+) -> Curve | None:
+    """Draw lines over the words seen, or over steps where words were not counted; None without a point."""
+    import matplotlib
+    import matplotlib.figure
+    from matplotlib.ticker import EngFormatter
+
+    over = "words_seen" if all("words_seen" in event for events, _ in lines.values() for event in events) else "step"
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+        drawing = matplotlib.figure.Figure(figsize=SIZE, layout="constrained")
+        axes = drawing.subplots()
+        told = []
+        for name, (events, key) in lines.items():
+            values = np.array([(event[over], event[key]) for event in events], dtype=np.float64).reshape(-1, 2)
+            x, y = averaged(values[:, 0], values[:, 1], points=POINTS)
+            if not len(y) or (log and (y <= 0).any()):
+                continue
+            style: dict[str, Any] = (
+                {"color": EVALUATION, "marker": "o", "markersize": 3} if name == "validation" else {"color": TRAIN}
+            )
+            axes.plot(x, y, label=name, linewidth=1.6, **style)
+            told.append(f"{name} from {y[0]:.4g} to {y[-1]:.4g}")
+        if not told:
+            return None
+        axes.set_xlabel("words seen" if over == "words_seen" else "steps", fontsize=9)
+        axes.set_ylabel(unit, fontsize=9)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.tick_params(labelsize=8)
+        axes.set_xlim(left=0)
+        if log:
+            axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_formatter("{x:g}")
+            # Between the powers of ten a label stands only where there is room for it.
+            axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(told) > 1:
+            axes.legend(fontsize=8, frameon=False)
+        file = io.StringIO()
+        drawing.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # The element scales with the page; its own size is only its shape.
+    svg = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
+    return Curve(title, f"{title} over {over.replace('_', ' ')}: {'; '.join(told)}", svg)

@@ -1,0 +1,80 @@
+"""`report.html`: what a run was and what came out, in one file that needs no network."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hindi_babylm.console import duration
+from hindi_babylm.reporting.curves import draw_curves
+from hindi_babylm.storage import RunFolder, read_json, write_atomically
+
+TEMPLATE = Path(__file__).parent / "report.html.jinja"
+SOURCES_SHOWN = 40
+UNITS = {
+    "bits_per_byte": "bits a byte",
+    "bits_per_character": "bits a character",
+    "bits_per_akshara": "bits an akshara",
+    "word_perplexity": "perplexity a word",
+    "token_perplexity": "perplexity a token (this tokenizer only)",
+}
+
+
+def write_report(folder: RunFolder, *, title: str) -> Path:
+    """Write `report.html` of the finished run in `folder` and return its path.
+
+    Everything in it comes from the run's own files: `results.json`, `metrics.jsonl`, `corpus.json`, `recipe.json`
+    and `environment.json`. Text of the corpus and of the model is escaped.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"figure": figure, "duration": duration, "size": size, "json": _as_json}
+    with open(folder.metrics, encoding="utf-8") as file:
+        events = [json.loads(line) for line in file]
+    results = read_json(folder.results)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        results=results,
+        floors=dict(floors(results["test"])),
+        units=UNITS,
+        curves=draw_curves(events),
+        corpus=read_json(folder.corpus),
+        sources_shown=SOURCES_SHOWN,
+        recipe=read_json(folder.recipe),
+        environment=read_json(folder.environment),
+    )
+    with write_atomically(folder.report) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder.report
+
+
+def floors(test: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Mapping[str, Any], float]]]:
+    """Yield each n-gram floor with its bits a byte, and by what share of it the model is below."""
+    for name, entry in test.items():
+        if name.endswith("gram_bits_per_byte"):
+            yield name.removesuffix("_bits_per_byte"), (entry, 1 - test["bits_per_byte"]["value"] / entry["value"])
+
+
+def figure(entry: Mapping[str, float | None], digits: int = 3) -> str:
+    """Return a figure with its 95 % interval, as text.
+
+    >>> figure({"value": 0.9021, "low": 0.889, "high": 0.918})
+    '0.902 [0.889, 0.918]'
+    """
+    value, low, high = (
+        "past the range of a float" if (number := entry[name]) is None else f"{number:,.{digits}f}"
+        for name in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def size(count: float) -> str:
+    """Return bytes in a unit that a person reads."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
