@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import (
@@ -40,6 +39,7 @@ from hindi_babylm.training.checkpoint import (
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
 from hindi_babylm.training.muon import build_muon
 from hindi_babylm.training.sharded import load_finished, read_facts, write_facts
+from hindi_babylm.training.step_log import StepLog
 from hindi_babylm.training.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class HindiLanguageModelTrainer(Trainer):
         console = [MetricLists(self.metrics), Console(self.metrics)]
         self.interruption, self.writer, self.trackers = Interruption(), CheckpointWriter(), Trackers(args, self.config)
         self._seconds_before, self._started = 0.0, time.monotonic()
-        self._unlogged: list[tuple[int, float, torch.Tensor, torch.Tensor | float, float]] = []
+        self.step_log = StepLog()
         # A factory in place of a class is how the stock Trainer takes an optimizer of several parts.
         muon: Any = (lambda: build_muon, {"args": args, "decayed": self.get_decay_parameter_names(model)})
         super().__init__(
@@ -191,37 +191,11 @@ class HindiLanguageModelTrainer(Trainer):
         start_time: float,
         learning_rate: float | None = None,
     ) -> None:
-        # Private: the only place that sees a step's loss and norm. They stay on the device until the next transfer,
-        # so that every step is logged without a synchronisation per step.
-        last = self._unlogged[-1][0] if self._unlogged else self._globalstep_last_logged
-        if self.state.global_step > last:
-            now = self.state.global_step, self.state.epoch or 0.0
-            norm = 0.0 if grad_norm is None else grad_norm  # `or` would wait for the device
-            self._unlogged.append((*now, tr_loss.clone(), norm, learning_rate or 0.0))
-            tr_loss.zero_()
-        control = self.control
-        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
-            self._log_steps(start_time)
-        control.should_log = False
+        # Private: the only place that sees a step's loss and norm.
+        self.step_log.take(self, tr_loss, grad_norm, learning_rate, start_time)
         super()._maybe_log_save_evaluate(
             tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate
         )
-
-    def _log_steps(self, start_time: float) -> None:
-        """Log the steps since the last call one by one, each under its own number."""
-        if not self._unlogged:
-            return
-        now = self.state.global_step, self.state.epoch
-        # A process has the loss of its own rows, scaled by the number of processes: the mean is the batch's.
-        losses = self.accelerator.gather(torch.stack([entry[2] for entry in self._unlogged])[None]).mean(dim=0)
-        norms = torch.stack([_whole(entry[3], losses.device) for entry in self._unlogged])
-        for (step, epoch, _, _, rate), loss, norm in zip(self._unlogged, losses.tolist(), norms.tolist(), strict=True):
-            self.state.global_step, self.state.epoch = step, epoch
-            self.log({"loss": loss, "grad_norm": norm, "learning_rate": rate}, start_time)
-            self._total_loss_scalar += loss
-        self.state.global_step, self.state.epoch = now
-        self._globalstep_last_logged = now[0]
-        self._unlogged = []
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         # Private: the only place that knows a best evaluation before the checkpoint is due. Without a checkpoint of
@@ -269,11 +243,6 @@ def _take_up_end(trainer: HindiLanguageModelTrainer, state: TrainerState) -> Tra
     trainer.control = trainer.callback_handler.on_train_end(trainer.args, state, trainer.control)
     losses = trainer.metrics["train_loss"]
     return TrainOutput(state.global_step, losses[-1] if losses else 0.0, {"train_runtime": 0.0})
-
-
-def _whole(norm: torch.Tensor | float, device: torch.device) -> torch.Tensor:
-    """Return a gradient norm as a plain tensor; sharded gradients have it in parts on all processes."""
-    return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm, device=device)
 
 
 class _SetEpoch(TrainerCallback):
