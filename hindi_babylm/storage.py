@@ -281,5 +281,6 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if str(error):  # an empty one is told by another process
+            sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None

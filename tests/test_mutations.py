@@ -126,14 +126,21 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
     "lr_scheduler_type": ("cosine", {}),
     "warmup_steps": (0, {}),
     "precision": ("bf16", {}),
-    "early_stopping_patience": (1, {"training": {"num_train_epochs": 4, "learning_rate": 1e30, "max_grad_norm": 0.0}}),
+    "early_stopping_patience": (
+        1,
+        # The first evaluation is the best: nothing can be learnt after it.
+        {
+            "training": {
+                **{"num_train_epochs": 4, "learning_rate": 1.0, "weight_decay": 0.0, "lr_scheduler_type": "constant"}
+            }
+        },
+    ),
     "eval_strategy": ("no", {}),
     "save_strategy": ("best", {}),
     "save_total_limit": (1, {"training": {"num_train_epochs": 3}}),
     "load_best_model_at_end": (False, {}),
     "metric_for_best_model": ("perplexity", {}),
     "logging_steps": (3, {}),
-    "logging_nan_inf_filter": (True, {"training": {"learning_rate": 1e30, "max_grad_norm": 0.0}}),
     "curriculum": (
         "length",
         {"curriculum": {"curriculum": "random", "stage_epochs": [1, 1]}, "training": {"num_train_epochs": 2}},
@@ -152,6 +159,7 @@ ELSEWHERE = {
     "fsdp": "test_processes.py",
     "ddp_find_unused_parameters": "test_plan.py",
     "log_level": "test_console.py",
+    "logging_nan_inf_filter": "below: refused",
 }
 
 

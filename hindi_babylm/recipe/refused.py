@@ -31,6 +31,7 @@ REFUSED = {
     "label_names": "the labels of a block are its own tokens: leave it out",
     "length_column_name": "all blocks have one length, block_size: leave it out",
     "local_rank": "the launcher sets it: start with accelerate launch or torchrun",
+    "logging_nan_inf_filter": "it hides the losses by which a diverged run is stopped: leave it out",
     "parallelism_config": "JSON cannot hold it: give it to accelerate launch",
     "prediction_loss_only": _ONE_EVALUATION,
     "push_to_hub": _PUBLISHING,

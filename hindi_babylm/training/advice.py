@@ -67,14 +67,6 @@ def divergence_advice(means: Sequence[float]) -> str | None:
     )
 
 
-def nan_advice(kind: str, loss: float, step: int) -> str:
-    """Report a loss that is no number any more: nothing that follows can be right."""
-    return (
-        f"{kind} loss is {loss} at step {step}: divergence; stop the run, lower learning_rate by a factor of 3, raise "
-        "warmup_steps, or set precision bf16 or fp32 instead of fp16"
-    )
-
-
 def plateau_advice(means: Sequence[float], warmup: int) -> str | None:
     """Report a mean loss that 100 steps after the warmup has fallen by less than 5 % ("Loss Not Decreasing")."""
     if len(means) < 2 or WINDOW * (len(means) - 1) < warmup + 100 or means[-1] < 0.95 * means[0]:
@@ -158,12 +150,9 @@ class Advice(TrainerCallback, ExportableState):
 
     def _take(self, event: dict[str, Any], step: int, args: Any) -> None:
         loss = event.get("loss", event.get("eval_loss"))
-        if loss is None:
+        if loss is None or not math.isfinite(loss):  # `divergence` ends the run then
             return
-        if not math.isfinite(loss):
-            kind = "validation" if "eval_loss" in event else "training"
-            self._give(step, "divergence", nan_advice(kind, loss, step))
-        elif "loss" in event:
+        if "loss" in event:
             self._losses.append(loss)
             if len(self._losses) == WINDOW:
                 self._means.append(sum(self._losses) / WINDOW)

@@ -1,6 +1,7 @@
 """Training checkpoints: one `.pt` file of plain tensors and plain Python types, from which a run goes on exactly."""
 
 import json
+import math
 import os
 import random
 import re
@@ -93,16 +94,20 @@ def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, Pre
     return model.eval(), tokenizer
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest whole numbered checkpoint of `folder`, and a line on each newer one that is not whole."""
+def newest_checkpoint(folder: Path, *, until: float = math.inf) -> tuple[Path | None, list[str]]:
+    """Return the newest whole numbered checkpoint of `folder`, and a line on each newer one that is not whole.
+
+    Those of steps after `until` are passed over without a line.
+    """
     refused = []
     for path in sorted(_numbered(folder), key=_age, reverse=True):
         try:
-            read_checkpoint(path)
+            step = read_checkpoint(path)["step"]
         except UserError as error:
             refused.append(str(error))
         else:
-            return path, refused
+            if step <= until:
+                return path, refused
     return None, refused
 
 

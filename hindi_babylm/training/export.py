@@ -4,6 +4,7 @@ from typing import Any
 
 from hindi_babylm.storage import RunFolder, replace_folder, write_json
 from hindi_babylm.training.advice import Advice
+from hindi_babylm.training.divergence import check_weights
 from hindi_babylm.training.machine import peak_memory_bytes
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
@@ -11,8 +12,10 @@ from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
     """Write the trainer's weights and tokenizer to `final_model`, then the facts of the training to `training.json`.
 
-    Every process must call it; the main one writes. `training.json` says that `final_model` is whole.
+    Every process must call it; the main one writes. `training.json` says that `final_model` is whole. Raises
+    DivergedError for weights that are not finite.
     """
+    check_weights(trainer)
     weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all processes where it is sharded
     if not trainer.is_world_process_zero():
         return

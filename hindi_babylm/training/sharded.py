@@ -1,6 +1,7 @@
 """The stock Trainer's sharded checkpoints `checkpoint-{step}` of FSDP and DeepSpeed: which is whole, and its facts."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 FACTS = "hindi_babylm.json"
 
 
-def newest_sharded_checkpoint(folder: Path) -> str | None:
-    """Return the newest folder `checkpoint-{step}` that all processes came to the end of writing."""
+def newest_sharded_checkpoint(folder: Path, *, until: float = math.inf) -> str | None:
+    """Return the newest folder `checkpoint-{step}`, of a step up to `until`, that all processes finished writing."""
     # The stock search takes the highest number, which a kill may have left half written.
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
+    steps = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*")}
+    for path in [steps[step] for step in sorted(steps, reverse=True) if step <= until]:
         try:
             read_json(path / "trainer_state.json")
             processes = read_json(path / FACTS)["processes"]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.distributed.tensor import DTensor
 
+from hindi_babylm.training.divergence import FiniteWatch, check_loss
+
 if TYPE_CHECKING:
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
@@ -18,10 +20,15 @@ class _Step(NamedTuple):
 
 
 class StepLog:
-    """Keep losses and gradient norms on the device, so that every step is logged without a synchronisation a step."""
+    """Keep losses and gradient norms on the device, so that every step is logged without a synchronisation a step.
 
-    def __init__(self) -> None:
+    A loss that is not finite is logged at once and raises DivergedError, unless `diverges` expects it.
+    """
+
+    def __init__(self, *, diverges: bool = False) -> None:
+        self.diverges = diverges
         self._steps: list[_Step] = []
+        self._watch = FiniteWatch()
 
     def take(
         self,
@@ -33,12 +40,15 @@ class StepLog:
     ) -> None:
         """Take over the `loss` of a new step, set it to zero, and log all steps so far when anything else is due."""
         state, control = trainer.state, trainer.control
+        finite = True
         last = self._steps[-1].number if self._steps else trainer._globalstep_last_logged
         if state.global_step > last:
             norm = 0.0 if norm is None else norm  # `or` would wait for the device
             self._steps.append(_Step(state.global_step, state.epoch or 0.0, loss.clone(), norm, learning_rate or 0.0))
+            finite = self._watch.is_finite(loss)
             loss.zero_()
-        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+        due = control.should_log or control.should_evaluate or control.should_save or control.should_training_stop
+        if due or not finite:
             self._write(trainer, start_time)
         control.should_log = False
 
@@ -58,6 +68,8 @@ class StepLog:
             trainer._total_loss_scalar += loss
         state.global_step, state.epoch = now
         trainer._globalstep_last_logged = now[0]
+        for step, loss in zip(steps, losses.tolist(), strict=True) if not self.diverges else ():
+            check_loss(trainer, "training", loss, step.number)
 
 
 def _whole(norm: torch.Tensor | float, device: torch.device) -> torch.Tensor:

@@ -36,6 +36,7 @@ from hindi_babylm.training.checkpoint import (
     read_checkpoint,
     unpacked,
 )
+from hindi_babylm.training.divergence import check_loss, check_weights
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
 from hindi_babylm.training.muon import build_muon
 from hindi_babylm.training.sharded import load_finished, read_facts, write_facts
@@ -200,6 +201,7 @@ class HindiLanguageModelTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         # Private: the only place that knows a best evaluation before the checkpoint is due. Without a checkpoint of
         # it there would be no best model to load.
+        check_loss(self, "validation", metrics["eval_loss"], self.state.global_step)
         is_best: bool = super()._determine_best_metric(metrics, trial)
         self.control.should_save |= is_best and bool(self.args.load_best_model_at_end)
         # With save_strategy "best" the answer decides over the checkpoint that an interruption asks for, too.
@@ -207,6 +209,7 @@ class HindiLanguageModelTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Private: the specification's file replaces the stock folder, which only this hook writes.
+        check_weights(self)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             write_facts(self)
             super()._save_checkpoint(model, trial)
