@@ -52,6 +52,7 @@ OVERRIDDEN = {
     "_load_best_model",
     "_maybe_log_save_evaluate",
     "_save_checkpoint",
+    "create_scheduler",
     "log",
     "prediction_step",
     "train",

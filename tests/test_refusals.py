@@ -531,6 +531,26 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         'r.json: training.lr_scheduler_kwargs.num_cycles = "2": expected a number; write it without quotes',
     ),
     (
+        {
+            "training": {
+                **{"lr_scheduler_type": "warmup_stable_decay", "max_steps": 100},
+                "lr_scheduler_kwargs": {"num_decay_steps": 95},
+            }
+        },
+        'r.json: training.lr_scheduler_kwargs = {"num_decay_steps": 95}: 10 steps '
+        "of warmup, -5 stable ones and 95 of decay are not the 100 of the run: leave num_stable_steps out, and "
+        "lower num_decay_steps where it is too much",
+    ),
+    (
+        {
+            "training": {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"decay_type": "square"},
+            }
+        },
+        'r.json: training.lr_scheduler_kwargs.decay_type = "square": expected one of linear, cosine, 1-sqrt',
+    ),
+    (
         {"training": {"accelerator_config": {"split_batches": True}}},
         'r.json: training.accelerator_config = {"split_batches": true}: expected an object of non_blocking alone: the '
         "other settings would change the batch or the order of blocks",

@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch.nn import functional
 from torch.utils.data import Dataset
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+)
 
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -241,23 +249,65 @@ def test_gradient_checkpointing_does_not_change_the_losses(make: Make) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "factor"),
-    [
-        ("linear", lambda share: 1 - share),
-        ("cosine", lambda share: (1 + math.cos(math.pi * share)) / 2),
-        ("constant_with_warmup", lambda share: 1.0),
-    ],
-)
-def test_schedules_follow_their_closed_forms(make: Make, schedule: str, factor: Callable[[float], float]) -> None:
-    """Each schedule warms up linearly over a tenth of the steps and then follows its formula."""
-    trainer = make(
-        lr_scheduler_type=schedule, max_steps=30, eval_strategy="no", save_strategy="no", load_best_model_at_end=False
-    )
-    trainer.train()
-    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
-    expected = [1e-2 * (step / 3 if step < 3 else factor((step - 3) / 27)) for step in range(30)]
-    assert rates == pytest.approx(expected, abs=1e-12)
+# Schedule -> its arguments, and its factor after a warmup of 3 of 30 steps, at so many steps after it.
+SCHEDULES: dict[str, tuple[str, dict[str, Any] | None, Callable[[int], float]]] = {
+    "linear": ("linear", None, lambda step: 1 - step / 27),
+    "cosine": ("cosine", None, lambda step: (1 + math.cos(math.pi * step / 27)) / 2),
+    "constant": ("constant_with_warmup", None, lambda step: 1.0),
+    # The last fifth of the run decays, by half a cosine.
+    "wsd": (
+        "warmup_stable_decay",
+        None,
+        lambda step: 1.0 if step < 21 else (1 + math.cos(math.pi * (step - 21) / 6)) / 2,
+    ),
+    "wsd told": (
+        "warmup_stable_decay",
+        {"num_decay_steps": 9, "decay_type": "linear", "min_lr_ratio": 0.1},
+        lambda step: 1.0 if step < 18 else 0.1 + 0.9 * (1 - (step - 18) / 9),
+    ),
+    "wsd stable": (
+        "warmup_stable_decay",
+        {"num_stable_steps": 25, "decay_type": "1-sqrt"},
+        lambda step: 1.0 if step < 25 else 1 - math.sqrt((step - 25) / 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("muon", [None, 0.03])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_follow_their_closed_forms(make: Make, tmp_path: Path, name: str, muon: float | None) -> None:
+    """Each warms up over a tenth of the steps and follows its formula, in every group, and after a resume."""
+    schedule, arguments, factor = SCHEDULES[name]
+    used: list[list[float]] = []
+
+    class Rates(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            used.append([group["lr"] for group in kwargs["optimizer"].param_groups])
+
+    steps = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 26, "load_best_model_at_end": False}
+    settings = {"lr_scheduler_type": schedule, "lr_scheduler_kwargs": arguments, "muon_learning_rate": muon}
+    low = (arguments or {}).get("min_lr_ratio", 0.0)  # of the warmup, too
+    factors = [low + (1 - low) * step / 3 if step < 3 else factor(step - 3) for step in range(30)]
+    for start in (0, 26):
+        used.clear()
+        trainer = make(**settings, **steps, max_steps=30, save_total_limit=9)
+        trainer.add_callback(Rates())
+        trainer.train(tmp_path / "run" / "checkpoints" / "checkpoint_step_26.pt" if start else None)
+        rates = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+        assert rates == pytest.approx([1e-2 * each for each in factors], abs=1e-12)
+        assert len(used) == 30 - start
+        for groups, each in zip(used, factors[start:], strict=True):
+            peaks = [1e-2, 1e-2] + ([] if muon is None else [muon])
+            assert groups == pytest.approx([peak * each for peak in peaks], abs=1e-12)
+        assert trainer.args.lr_scheduler_kwargs == arguments
+
+
+@pytest.mark.parametrize("arguments", [{"num_decay_steps": 28}, {"num_decay_steps": 5, "num_stable_steps": 5}])
+def test_phases_of_a_schedule_add_up(make: Make, arguments: dict[str, Any]) -> None:
+    """A decay that does not fit beside the warmup, or phases of another length than the run, are refused."""
+    trainer = make(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=arguments, max_steps=30)
+    with pytest.raises(UserError, match=r"^lr_scheduler_kwargs: 3 steps of warmup, .* are not the 30 of the run"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
         given.at("lr_scheduler_kwargs"),
         values["lr_scheduler_type"],
         values["lr_scheduler_kwargs"],
-        learning_rate=values["learning_rate"],
+        **{name: values[name] for name in ("learning_rate", "max_steps", "warmup_steps")},
     )
     if values["optim_args"]:
         check_optimizer_arguments(given.at("optim_args"), values["optim"], values["optim_args"])

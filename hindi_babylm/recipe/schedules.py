@@ -1,14 +1,26 @@
 """What the schedules of `training.lr_scheduler_type` read from `lr_scheduler_kwargs`, known without any import."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.storage import UserError, suggestion
+from hindi_babylm.training.specification import schedule_arguments
 
 
-def check_schedule(where: str, name: str, settings: Mapping[str, Any] | None, *, learning_rate: float) -> None:
+def check_schedule(
+    where: str,
+    name: str,
+    settings: Mapping[str, Any] | None,
+    *,
+    learning_rate: float,
+    max_steps: int = -1,
+    warmup_steps: float = 0,
+) -> None:
     """Raise UserError for `lr_scheduler_kwargs`, standing at `where`, that the schedule `name` does not take.
+
+    Where `max_steps` says how long the run is, its phases must add up to it.
 
     A schedule without a line in `SCHEDULES` is asked itself, which takes the import of transformers.
     """
@@ -29,6 +41,12 @@ def check_schedule(where: str, name: str, settings: Mapping[str, Any] | None, *,
     end = (settings or {}).get("lr_end", 1e-7)
     if name == "polynomial" and end >= learning_rate:
         raise UserError(f"{where}.lr_end = {end}: expected less than learning_rate {learning_rate}")
+    if max_steps > 0:
+        warmup = min(int(warmup_steps) if warmup_steps >= 1 else math.ceil(max_steps * warmup_steps), max_steps // 10)
+        try:
+            schedule_arguments(name, dict(settings or {}), steps=max_steps, warmup=warmup)
+        except ValueError as error:
+            raise UserError(f"{where} = {show(settings)}: {error}") from error
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -102,5 +120,4 @@ SCHEDULES: dict[str, _Taken] = {
 NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "cosine_with_min_lr": (("min_lr", "min_lr_rate"),),
     "cosine_warmup_with_min_lr": (("min_lr", "min_lr_rate"),),
-    "warmup_stable_decay": (("num_decay_steps",),),
 }

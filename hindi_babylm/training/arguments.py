@@ -2,12 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from hindi_babylm.console import warn
-from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults, resolve_batch
+from hindi_babylm.storage import UserError
+from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults, resolve_batch, schedule_arguments
 
 
 @dataclass
@@ -51,6 +53,15 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
         """Return the warmup in steps: `warmup_steps`, but no more than a tenth of the run."""
         asked: int = super().get_warmup_steps(num_training_steps)
         return min(asked, num_training_steps // 10)
+
+    def get_schedule_arguments(self, num_training_steps: int) -> dict[str, Any] | None:
+        """Return `lr_scheduler_kwargs`, with the steps of decay that `warmup_stable_decay` needs."""
+        warmup = self.get_warmup_steps(num_training_steps)
+        given: Any = self.lr_scheduler_kwargs
+        try:
+            return schedule_arguments(self.lr_scheduler_type, given, steps=num_training_steps, warmup=warmup)
+        except ValueError as error:
+            raise UserError(f"lr_scheduler_kwargs: {error}") from error
 
     def _resolve_precision(self) -> None:
         if self.precision not in PRECISIONS:

@@ -108,14 +108,15 @@ class Console(TrainerCallback):
         self.told = 0
         self.ended = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.told = len(self.metrics["train_loss"])  # of a resumed run, those before it
         if state.is_world_process_zero:
             warmup = args.get_warmup_steps(state.max_steps)
             capped = f" (a tenth of the run; {args.warmup_steps:g} asked for)" if warmup < args.warmup_steps else ""
-            say(f"Schedule: {args.lr_scheduler_type.lower()}, {state.max_steps} steps, warmup {warmup}{capped}")
+            name = args.lr_scheduler_type.lower()
+            decay = args.get_schedule_arguments(state.max_steps) if name == "warmup_stable_decay" else None
+            told = f", decay {decay['num_decay_steps']}" if decay else ""
+            say(f"Schedule: {name}, {state.max_steps} steps, warmup {warmup}{capped}{told}")
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -26,7 +26,7 @@ class SpecificationDefaults:
     learning_rate: float = _option("Peak learning rate of AdamW.", 3e-4, unit="per step")
     muon_learning_rate: float | None = _option("Peak rate of Muon for hidden matrices. Default: off.", unit="per step")
     weight_decay: float = _option("Decoupled decay of the matrices.", 0.01)
-    lr_scheduler_type: str = _option("linear, cosine, constant_with_warmup, ...", "linear")
+    lr_scheduler_type: str = _option("linear, cosine, warmup_stable_decay, ...", "linear")
     warmup_steps: float = _option(
         "Linear warmup in steps, at most a tenth of the run; below 1 a share of all steps.", 1000.0, unit="steps"
     )
@@ -52,6 +52,31 @@ class SpecificationDefaults:
     wandb_notes: str | None = _option("Notes on the W&B run.")
     # The stock field still takes the names of strategies as text, which transformers no longer wants.
     fsdp: bool = _option("Shard model and optimizer over the GPUs.", False)
+
+
+def schedule_arguments(name: str, given: dict[str, Any] | None, *, steps: int, warmup: int) -> dict[str, Any] | None:
+    """Return the arguments of a schedule over `steps`; `warmup_stable_decay` decays over its last fifth.
+
+    10 to 20 % are as good as a cosine (Hägele et al. 2024); the upper end is for short runs. `num_decay_steps` or
+    `num_stable_steps` set it otherwise. Raises ValueError for phases that do not add up to the run.
+
+    >>> schedule_arguments("warmup_stable_decay", {"decay_type": "1-sqrt"}, steps=100, warmup=10)
+    {'decay_type': '1-sqrt', 'num_decay_steps': 20}
+    """
+    if name != "warmup_stable_decay":
+        return given
+    arguments = dict(given or {})
+    stable, decay = arguments.pop("num_stable_steps", None), arguments.get("num_decay_steps")
+    if decay is None:
+        decay = max(1, steps // 5) if stable is None else steps - warmup - stable
+    if stable is None:
+        stable = steps - warmup - decay
+    if stable < 0 or decay < 0 or warmup + stable + decay != steps:
+        raise ValueError(
+            f"{warmup} steps of warmup, {stable} stable ones and {decay} of decay are not the {steps} of the run: "
+            "leave num_stable_steps out, and lower num_decay_steps where it is too much"
+        )
+    return {**arguments, "num_decay_steps": decay}
 
 
 def resolve_batch(

@@ -146,6 +146,15 @@ class HindiLanguageModelTrainer(Trainer):
         with unpacked(checkpoint, folder, self.args) as stock_folder, self.interruption.restored():
             return super().train(stock_folder, *args, **kwargs)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Build the stock schedule with the steps of decay that `warmup_stable_decay` asks for."""
+        given = self.args.lr_scheduler_kwargs
+        self.args.lr_scheduler_kwargs = self.args.get_schedule_arguments(num_training_steps)
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        finally:
+            self.args.lr_scheduler_kwargs = given
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
