@@ -4,8 +4,8 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     from hindi_babylm.reporting.report import write_report
     from hindi_babylm.reporting.summary import summary
 
-    _set_up_console(recipe)
+    set_up_console(recipe)
     resume = recipe.training.pop("resume_from_checkpoint", None)
     folder = RunFolder(recipe.output_dir)
     if resume and overwrite and Path(resume).resolve().is_relative_to(folder.path.resolve()):
@@ -186,24 +186,15 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 
     The data are prepared as for the run, in a temporary folder (TMPDIR; on several machines it must be shared).
     """
-    _set_up_console(recipe)
+    set_up_console(recipe)
     if recipe.training.pop("resume_from_checkpoint", None) is not None:
         where = recipe.place("resume_from_checkpoint")
         raise UserError(f"{where}: --dry_run plans a whole run: leave resume_from_checkpoint out")
-    from accelerate.utils import broadcast_object_list
-
     from hindi_babylm.modeling import count_parameters
     from hindi_babylm.reporting.summary import plan_table
     from hindi_babylm.training.plan import plan, plan_stages
 
-    _set_up_machine()
-    with tempfile.TemporaryDirectory(prefix="hindi-babylm-plan-", ignore_cleanup_errors=True) as own:
-        untracked = {**recipe.training, "output_dir": own, "report_to": "none"}
-        recipe = dataclasses.replace(recipe, training=untracked)
-        recipe.training_arguments()  # joins the processes, which the next line needs
-        (shared,) = broadcast_object_list([own])
-        prepared = prepare(recipe, RunFolder(Path(shared)))
-        trainer = make_trainer(prepared, stage_epochs=_stage_epochs(recipe))
+    with trainer_aside(recipe) as (prepared, trainer):
         facts = plan(trainer)
         facts["parameters"] = count_parameters(prepared.model)
         facts["splits"] = {
@@ -220,6 +211,21 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
         if trainer.is_world_process_zero():
             show(plan_table(facts))
     return facts
+
+
+@contextmanager
+def trainer_aside(recipe: Recipe) -> "Iterator[tuple[Prepared, HindiLanguageModelTrainer]]":
+    """Yield data and trainer of a recipe in a temporary folder; its run folder is not touched, nothing is tracked."""
+    from accelerate.utils import broadcast_object_list
+
+    _set_up_machine()
+    with tempfile.TemporaryDirectory(prefix="hindi-babylm-", ignore_cleanup_errors=True) as own:
+        untracked = {**recipe.training, "output_dir": own, "report_to": "none"}
+        recipe = dataclasses.replace(recipe, training=untracked)
+        recipe.training_arguments()  # joins the processes, which the next line needs
+        (shared,) = broadcast_object_list([own])
+        prepared = prepare(recipe, RunFolder(Path(shared)))
+        yield prepared, make_trainer(prepared, stage_epochs=_stage_epochs(recipe))
 
 
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
@@ -257,7 +263,8 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
     write_json(folder.results, results)
 
 
-def _set_up_console(recipe: Recipe) -> None:
+def set_up_console(recipe: Recipe) -> None:
+    """Print what the recipe's `log_level` asks for, in the main process and in the others."""
     set_level(recipe.training["log_level"] if _is_main() else recipe.training.get("log_level_replica", "warning"))
     quiet_warnings()
 

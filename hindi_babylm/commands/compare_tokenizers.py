@@ -9,7 +9,7 @@ from typing import Any
 
 from hindi_babylm.console import quiet_bars, quiet_warnings, say, set_level, show
 from hindi_babylm.preparation import read_corpus, tell_corpus
-from hindi_babylm.recipe.parsing import parse_recipe, read_flags
+from hindi_babylm.recipe.parsing import flag_words, parse_recipe, read_flags
 from hindi_babylm.recipe.sections import CorpusSection, Recipe
 from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import UserError, exit_on_user_error, suggestion, write_atomically, write_json
@@ -87,7 +87,7 @@ def compare(words: Sequence[str]) -> list[dict[str, Any]]:
                 f"{suggestion(name, (*OWN_FLAGS, *CORPUS_FLAGS))}"
             )
     recipe = parse_recipe(
-        words[0], [word for name in flags if name in CORPUS_FLAGS for word in _words(name, flags[name])]
+        words[0], [word for name in flags if name in CORPUS_FLAGS for word in flag_words(name, flags[name])]
     )
     algorithms, sizes, tokenizers = _chosen(flags, recipe)
     folder = _folder(flags.get("output_dir"), recipe)
@@ -148,13 +148,6 @@ def _folder(given: list[str] | None, recipe: Recipe) -> Path:
     if len(given) != 1:
         raise UserError(f"command line: --output_dir: expected one folder, got {len(given)}")
     return Path(given[0]).expanduser()
-
-
-def _words(name: str, values: list[str]) -> list[str]:
-    """Return a flag as it stood on the command line; a value that looks like a flag stood behind an equals sign."""
-    if values and values[0].startswith("--"):
-        return [f"--{name}={values[0]}", *values[1:]]
-    return [f"--{name}", *values]
 
 
 def _document(recipe: Recipe, words: dict[str, int], rows: list[dict[str, Any]], *, plotted: bool) -> str:

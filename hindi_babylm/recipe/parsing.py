@@ -166,6 +166,13 @@ def read_flags(words: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def flag_words(name: str, values: list[str]) -> list[str]:
+    """Return a flag as it stood on the command line; a value that looks like a flag stood behind an equals sign."""
+    if values and values[0].startswith("--"):
+        return [f"--{name}={values[0]}", *values[1:]]
+    return [f"--{name}", *values]
+
+
 def _from_words(where: str, words: list[str], key: Key) -> Any:
     """Turn the words of a flag into the value that its key asks for."""
     accepted = accepted_types(key.hint)

@@ -38,6 +38,7 @@ from hindi_babylm.training.checkpoint import (
 )
 from hindi_babylm.training.divergence import check_loss, check_weights
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
+from hindi_babylm.training.learning_rate_finder import find_learning_rate
 from hindi_babylm.training.muon import build_muon
 from hindi_babylm.training.sharded import load_finished, read_facts, write_facts
 from hindi_babylm.training.step_log import StepLog
@@ -154,6 +155,10 @@ class HindiLanguageModelTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         finally:
             self.args.lr_scheduler_kwargs = given
+
+    def find_learning_rate(self, **options: Any) -> dict[str, Any]:
+        """Sweep learning rates over real steps and suggest one; then all is as before. See `find_learning_rate`."""
+        return find_learning_rate(self, **options)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
