@@ -123,6 +123,7 @@ def test_uniform_model_has_its_closed_form() -> None:
         nll=nll,
         tokens=[3, 4],
         unigram_nll=unigram_nll(np.zeros(VOCABULARY, dtype=np.int64), documents),
+        trigram_nll=nll,
     )
     size = sum(len(text.encode()) for text in texts)
     assert scores["bits_per_byte"]["value"] == pytest.approx(7 * math.log2(VOCABULARY) / size)
@@ -141,12 +142,15 @@ def test_score_documents_divides_totals_by_counted_units() -> None:
         nll=np.array([6.0, 4.0]),
         tokens=[4, 2],
         unigram_nll=np.array([9.0, 9.0]),
+        trigram_nll=np.array([7.0, 6.5]),
     )
     bits = 10 / math.log(2)
     assert scores["characters"] == 17
     assert scores["bytes"] == 11 * 3 + 1 + 5
     assert (scores["words"], scores["aksharas"], scores["tokens"], scores["documents"]) == (4, 9, 6, 2)
     assert scores["bits_per_byte"]["value"] == pytest.approx(bits / 39)
+    assert scores["unigram_bits_per_byte"]["value"] == pytest.approx(18 / math.log(2) / 39)
+    assert scores["trigram_bits_per_byte"]["value"] == pytest.approx(13.5 / math.log(2) / 39)
     assert scores["bits_per_character"]["value"] == pytest.approx(bits / 17)
     assert scores["bits_per_akshara"]["value"] == pytest.approx(bits / 9)
     assert scores["word_perplexity"]["value"] == pytest.approx(math.exp(10 / 4))

@@ -8,6 +8,7 @@ from transformers.trainer_utils import SchedulerType
 
 from hindi_babylm.recipe.schedules import NEEDED, SCHEDULES, check_schedule
 from hindi_babylm.storage import UserError
+from hindi_babylm.training.specification import schedule_arguments
 
 # What the trainer gives to a schedule, and what only a resumed run may set.
 NOT_SETTINGS = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
@@ -47,7 +48,8 @@ def test_what_the_table_lets_pass_the_library_takes(name: str) -> None:
         settings = {**needed, **({key: value} if key else {})}
         check_schedule("here", name, settings, learning_rate=1.0)
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        optimization.get_scheduler(name, optimizer, 2, 10, scheduler_specific_kwargs=settings)
+        complete = schedule_arguments(name, settings, steps=10, warmup=2)
+        optimization.get_scheduler(name, optimizer, 2, 10, scheduler_specific_kwargs=complete)
 
 
 @pytest.mark.parametrize(

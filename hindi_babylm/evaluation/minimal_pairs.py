@@ -75,10 +75,9 @@ def score_pairs(
     block_size: int,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the accuracy in percent of each phenomenon and their mean (macro), with its 95 % interval over pairs.
+    """Return the `accuracies` of a model, which reads each sentence after EOS.
 
-    A pair counts 1 when the summed log-probability of the good sentence, read after EOS, is the higher one, 0.5 when
-    they are equal. The model must be in fp32: half precision makes ties.
+    The model must be in fp32: half precision makes ties.
 
     Raises UserError when a sentence does not fit into `block_size`: a truncated pair may have lost its difference.
 
@@ -97,6 +96,15 @@ def score_pairs(
     nll = document_nll(
         model, encoded, eos_token_id=tokenizer.eos_token_id, block_size=block_size, description="Minimal pairs"
     )
+    return accuracies(pairs, nll, seed=seed)
+
+
+def accuracies(pairs: Sequence[Pair], nll: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+    """Return the accuracy in percent of each phenomenon and their mean (macro), with its 95 % interval over pairs.
+
+    `nll (2 * pairs,)` is that of the sentences, good and bad in turn. A pair counts 1 when the good one is the more
+    probable, 0.5 when they are equal.
+    """
     good, bad = nll[0::2], nll[1::2]
     points = np.where(good < bad, 1.0, np.where(good == bad, 0.5, 0.0))
     names = np.asarray([pair.phenomenon for pair in pairs])

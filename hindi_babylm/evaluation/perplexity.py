@@ -90,11 +90,12 @@ def score_documents(
     nll: np.ndarray,
     tokens: Sequence[int],
     unigram_nll: np.ndarray,
+    trigram_nll: np.ndarray,
 ) -> dict[str, Any]:
     """Return the perplexity family of a split, each figure with its 95 % interval over works.
 
-    `nll` and `unigram_nll` are nats a document `(documents,)`. Bytes are those of NFC UTF-8; only figures per byte,
-    character, akshara and word compare across tokenizers.
+    `nll`, `unigram_nll` and `trigram_nll` are nats a document `(documents,)`. Bytes are those of NFC UTF-8; only
+    figures per byte, character, akshara and word compare across tokenizers.
     """
     units = {
         "tokens": np.asarray(tokens, dtype=np.int64),
@@ -140,6 +141,7 @@ def score_documents(
         "word_perplexity": perplexity_per("words"),
         "token_perplexity": perplexity_per("tokens"),
         "unigram_bits_per_byte": per_unit("bytes", unigram_nll),
+        "trigram_bits_per_byte": per_unit("bytes", trigram_nll),
         "by_source": by_source,
     }
 

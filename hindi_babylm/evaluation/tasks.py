@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import track
+from hindi_babylm.console import stage, track
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +49,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`.
 
+    Beside them stand the figures of a trigram over the tokens of `train_store`.
+
     >>> from datasets import Dataset
     >>> from hindi_babylm.modeling import build_model
     >>> from hindi_babylm.packing import TokenStore
@@ -67,12 +69,18 @@ def evaluate_model(
     True
     >>> sorted(figures["test"]["bits_per_byte"]), figures["test"]["words"]
     (['high', 'low', 'value'], 7)
+    >>> figures["test"]["trigram_bits_per_byte"]["value"] < figures["test"]["bits_per_byte"]["value"]
+    True
     """
-    from hindi_babylm.evaluation.minimal_pairs import load_pairs, score_pairs
+    from hindi_babylm.evaluation.minimal_pairs import accuracies, encode_pairs, load_pairs, score_pairs
+    from hindi_babylm.evaluation.ngram import Trigram
     from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll
 
     results: dict[str, Any] = {}
     counts = train_store.unigram_counts(len(tokenizer))
+    with stage("Counting trigrams", len(train_store.tokens), "tokens") as progress:
+        trigram = Trigram(train_store.tokens, vocab_size=len(counts), eos_token_id=train_store.eos_token_id)
+        progress.update(len(train_store.tokens))
     for name, (store, texts) in splits.items():
         documents = [store.document(index) for index in range(len(store))]
         nll = document_nll(
@@ -85,10 +93,14 @@ def evaluate_model(
             nll=nll,
             tokens=[len(tokens) for tokens in documents],
             unigram_nll=unigram_nll(counts, documents),
+            trigram_nll=trigram.document_nll(documents),
         )
-    results["minimal_pairs"] = {
-        task: score_pairs(model, tokenizer, load_pairs(TASKS[task]), block_size=block_size) for task in tasks
-    }
+    results["minimal_pairs"] = {}
+    for task in tasks:
+        pairs = load_pairs(TASKS[task])
+        floor = accuracies(pairs, trigram.document_nll(encode_pairs(tokenizer, pairs, block_size=block_size)))
+        scores = score_pairs(model, tokenizer, pairs, block_size=block_size)
+        results["minimal_pairs"][task] = {**scores, "trigram": floor}
     return results
 
 

@@ -58,13 +58,14 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         ("peak memory", size(training["peak_memory_bytes"])),
         ("weights", f"{results['model']['which']}, of step {results['model']['step']:,}"),
         ("test bits per byte", _interval(test["bits_per_byte"], 3)),
-        ("  unigram floor", f"{test['unigram_bits_per_byte']['value']:.3f}; {_against_floor(test)}"),
+        *((f"  {name} floor", _floor(test, name)) for name in ("unigram", "trigram")),
         ("test word perplexity", _interval(test["word_perplexity"], 1)),
         ("test token perplexity", _interval(test["token_perplexity"], 1) + ", this tokenizer only"),
         ("validation perplexity", f"{results['validation']['perplexity']:.2f}"),
     ]
     for suite, score in results["minimal_pairs"].items():
         rows.append((suite, f"{_interval(score['macro'], 1)} % (macro average; chance 50)"))
+        rows.append(("  trigram floor", f"{_interval(score['trigram']['macro'], 1)} %"))
         rows += [
             (f"  {name}", f"{entry['accuracy']:.1f} % of {entry['pairs']} pairs")
             for name, entry in score["phenomena"].items()
@@ -121,9 +122,10 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _against_floor(test: Mapping[str, Any]) -> str:
-    share = 100 * (1 - test["bits_per_byte"]["value"] / test["unigram_bits_per_byte"]["value"])
-    return f"the model is {abs(share):.1f} % {'under' if share > 0 else 'OVER'} it"
+def _floor(test: Mapping[str, Any], name: str) -> str:
+    floor = test[f"{name}_bits_per_byte"]["value"]
+    share = 100 * (1 - test["bits_per_byte"]["value"] / floor)
+    return f"{floor:.3f}; the model is {abs(share):.1f} % {'under' if share > 0 else 'OVER'} it"
 
 
 def _interval(figure: Mapping[str, float | None], digits: int) -> str:
