@@ -244,7 +244,7 @@ def test_command_writes_beside_the_run_folder(write_recipe: WriteRecipe, capsys:
     """sweep.json and both plots lie in OUTPUT_DIR-find-lr, the last line has the flags, the run folder is not there."""
     pytest.importorskip("matplotlib")
     recipe = write_recipe(muon_learning_rate=2e-2)
-    record = swept(recipe, "--num_steps", "20", "--start_lr", "1e-5", "--end_lr", "0.5", "--plot", "--seed", "7")
+    record = swept(recipe, "--num_steps", "20", "--start_lr", "1e-5", "--end_lr", "0.5", "--seed", "7")
     folder = recipe.parent / "run-find-lr"
     assert sorted(path.name for path in folder.iterdir()) == ["sweep.json", "sweep.png", "sweep.svg"]
     assert not (recipe.parent / "run").exists()
@@ -286,7 +286,6 @@ def test_sweep_beside_a_finished_run_leaves_it_alone(
         (["r.json", "--end_lr", "big"], "command line: --end_lr big: expected a number above 0"),
         (["r.json", "--num_steps", "1e2"], "command line: --num_steps 1e2: expected a whole number"),
         (["r.json", "--num_steps", "9"], "command line: --num_steps 9: expected 10 or more"),
-        (["r.json", "--plot", "x"], "command line: --plot takes no value, got x"),
         (
             ["r.json", "--start_lr", "1", "--end_lr", "0.1"],
             "command line: --start_lr 1 is not below --end_lr 0.1: lower the first, or raise the second",

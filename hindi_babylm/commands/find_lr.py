@@ -12,11 +12,10 @@ from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.run import set_up_console, trainer_aside
 from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import UserError, exit_on_user_error, write_atomically, write_json
-from hindi_babylm.tokenization.comparison import check_plots
 
 USAGE = """\
 usage: hindi-babylm find-lr RECIPE [--start_lr X] [--end_lr X]
-           [--num_steps N] [--plot] [--key value ...]
+           [--num_steps N] [--key value ...]
 
 Train the recipe's model for a few steps at a learning rate that grows with
 every step, and suggest the one at which the loss falls fastest (the range
@@ -26,17 +25,15 @@ the run; its folder is not touched, and nothing of the training is kept.
   --start_lr X    rate of the first step [1e-06]
   --end_lr X      rate of the last one [1]
   --num_steps N   optimizer steps between them, 10 or more [100]
-  --plot          draw sweep.svg and sweep.png too; needs matplotlib:
-                  pip install 'hindi-babylm[plots]'
   --key value     any key of the recipe, as for run
   --help          this page
 
 Example:
-  hindi-babylm find-lr recipes/quickstart.json --plot
+  hindi-babylm find-lr recipes/quickstart.json
   accelerate launch -m hindi_babylm find-lr recipes/base.json
 
 Written beside the run folder, to OUTPUT_DIR-find-lr: sweep.json with rate,
-loss and smoothed loss of every step, the suggestion, and the plot.
+loss and smoothed loss of every step and the suggestion, sweep.svg, sweep.png.
 
 The last line is the suggestion as flags for run: the peak of a schedule with
 warmup. It is good to a factor of about 3: where it matters, train shortly at
@@ -44,11 +41,11 @@ a third and at three times of it. The loss is smoothed over about 10 steps; at
 4 times its lowest, or when it is no number any more, the sweep ends. With
 muon_learning_rate set both rates are swept in the proportion that the recipe
 gives them. Another batch, size or optimizer has another best rate."""
-OWN_FLAGS = ("start_lr", "end_lr", "num_steps", "plot")
+OWN_FLAGS = ("start_lr", "end_lr", "num_steps")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `hindi-babylm find-lr RECIPE [--start_lr X] [--end_lr X] [--num_steps N] [--plot] [--key value ...]`."""
+    """Run `hindi-babylm find-lr RECIPE [--start_lr X] [--end_lr X] [--num_steps N] [--key value ...]`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "--help" in words or "-h" in words:
         sys.stdout.write(USAGE + "\n")
@@ -67,11 +64,7 @@ def find(words: Sequence[str]) -> dict[str, Any]:
     if not words or words[0].startswith("-"):
         raise UserError("no recipe: hindi-babylm find-lr recipes/quickstart.json (see --help)")
     flags = read_flags(words[1:])
-    sweep, plotted = _sweep_of(flags), "plot" in flags
-    if plotted:
-        if flags["plot"]:
-            raise UserError(f"command line: --plot takes no value, got {' '.join(flags['plot'])}")
-        check_plots()
+    sweep = _sweep_of(flags)
     others = [word for name in flags if name not in OWN_FLAGS for word in flag_words(name, flags[name])]
     recipe = parse_recipe(words[0], others)
     if recipe.training.get("resume_from_checkpoint") is not None:
@@ -86,7 +79,7 @@ def find(words: Sequence[str]) -> dict[str, Any]:
         trainer.accelerator.wait_for_everyone()
     record = {"format": 1, "recipe": recipe.resolved(), **sweep, **found}
     if is_main:
-        _write(record, recipe, plotted=plotted)
+        _write(record, recipe)
     return record
 
 
@@ -112,8 +105,8 @@ def _sweep_of(flags: dict[str, list[str]]) -> dict[str, Any]:
     return sweep
 
 
-def _write(record: dict[str, Any], recipe: Recipe, *, plotted: bool) -> None:
-    """Write `sweep.json`, and the plots where they are asked for, and print the suggestion last."""
+def _write(record: dict[str, Any], recipe: Recipe) -> None:
+    """Write `sweep.json` and the plots, and print the suggestion last."""
     folder = recipe.output_dir.with_name(f"{recipe.output_dir.name}-find-lr")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +114,7 @@ def _write(record: dict[str, Any], recipe: Recipe, *, plotted: bool) -> None:
         raise UserError(f"{folder} cannot be written: {error.strerror}: choose another --output_dir") from error
     files = [folder / "sweep.json"]
     write_json(files[0], record)
-    for kind in ("svg", "png") if plotted else ():
+    for kind in ("svg", "png"):
         files.append(folder / f"sweep.{kind}")
         plot_sweep(record, files[-1])
     means, rates = record["smoothed_losses"], record["rates"]
@@ -134,11 +127,7 @@ def _write(record: dict[str, Any], recipe: Recipe, *, plotted: bool) -> None:
 
 
 def plot_sweep(record: dict[str, Any], path: Path) -> None:
-    """Draw loss and smoothed loss over the rate, and the suggestion, as SVG or PNG by the ending of `path`.
-
-    Raises UserError without matplotlib.
-    """
-    check_plots()
+    """Draw loss and smoothed loss over the rate, and the suggestion, as SVG or PNG by the ending of `path`."""
     import matplotlib
     import matplotlib.figure
 
