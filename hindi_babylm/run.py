@@ -114,11 +114,14 @@ def train(
     from hindi_babylm.training.callbacks import MetricsFile
     from hindi_babylm.training.checkpoint import newest_checkpoint
     from hindi_babylm.training.export import export
+    from hindi_babylm.training.milestones import Milestones, milestone_words
     from hindi_babylm.training.sharded import newest_sharded_checkpoint
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     callbacks = [MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)]
     trainer = make_trainer(prepared, stage_epochs=stage_epochs, callbacks=callbacks, config=config)
+    if words := milestone_words(arguments.milestones):
+        trainer.add_callback(Milestones(trainer, folder.revisions, words))
     if trainer.is_world_process_zero():
         record = environment(precision=arguments.precision, processes=arguments.world_size)
         record["sha256"] = {
@@ -233,6 +236,7 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
     from hindi_babylm.evaluation.tasks import continue_texts, evaluate_model, load_final_model
     from hindi_babylm.modeling import count_parameters
     from hindi_babylm.packing import read_documents
+    from hindi_babylm.training.milestones import read_milestones
 
     texts = {split: read_documents(folder.tokens / split) for split in ("validation", "test")}
     model, tokenizer = load_final_model(folder.final_model)
@@ -255,6 +259,7 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
         },
         "training": facts["training"],
         "advice": facts["advice"],
+        "milestones": read_milestones(folder.revisions),
         **figures,
         "continuations": continue_texts(model, tokenizer, texts["test"]),
     }

@@ -186,6 +186,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def revisions(self) -> Path:
+        return self.path / "revisions"
+
+    @property
     def final_model(self) -> Path:
         return self.path / "final_model"
 
@@ -228,7 +232,7 @@ class RunFolder:
         for path in files:
             path.unlink(missing_ok=True)
         sharded = self.path.glob("checkpoint-*")  # the stock Trainer's, under FSDP or DeepSpeed
-        for path in (self.tokenizer, self.tokens, self.checkpoints, self.final_model, *sharded):
+        for path in (self.tokenizer, self.tokens, self.checkpoints, self.revisions, self.final_model, *sharded):
             shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager

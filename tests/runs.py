@@ -39,6 +39,11 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     first, second = (load_file(folder / "final_model" / "model.safetensors") for folder in (one, other))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    saved, again = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.glob("revisions/*/*")}
+        for folder in (one, other)
+    )
+    assert saved == again
     assert results_of(one) == results_of(other)
     assert events_of(one) == events_of(other)
 

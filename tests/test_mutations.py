@@ -138,6 +138,7 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
     "eval_strategy": ("no", {}),
     "save_strategy": ("best", {}),
     "save_total_limit": (1, {"training": {"num_train_epochs": 3}}),
+    "milestones": ([1000], {}),
     "load_best_model_at_end": (False, {}),
     "metric_for_best_model": ("perplexity", {}),
     "logging_steps": (3, {}),

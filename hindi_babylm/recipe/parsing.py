@@ -182,6 +182,8 @@ def _from_words(where: str, words: list[str], key: Key) -> Any:
         raise UserError(f"{where}: expected {name_types(key)}")
     if len(words) == 1 and accepted & {dict, list} and words[0][:1] in ("{", "["):
         return _read_json(f"{where}: ", words[0])
+    if len(words) == 1 and bool in accepted and words[0].lower() in ("true", "false"):
+        return words[0].lower() == "true"
     item = item_type(key.hint)
     if item is dict or (dict in accepted and str not in accepted and words[0].lower() not in ("none", "null")):
         raise UserError(f"{where} = {show(' '.join(words))}: expected {name_types(key)} as JSON in quotes")

@@ -126,6 +126,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "eval_steps": {"above": 0},
     "save_steps": {"above": 0},
     "save_total_limit": {"low": 1},
+    "milestones": {"low": 1},
     "early_stopping_patience": {"low": 1},
     "dataloader_num_workers": {"low": 0},
     "adam_beta1": {"low": 0, "below": 1},

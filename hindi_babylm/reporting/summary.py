@@ -115,6 +115,11 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         *(f"{'  ' + name:<16}{size(memory[name])} {how}" for name, how in told.items() if name in memory),
         f"{'a step':<16}{plan['seconds_per_step']:.3g} s, measured on {plan['timed_steps']} after the first",
         f"{'evaluations':<16}{plan['evaluations']:,} of {duration(plan['seconds_per_evaluation'])}, measured on a part",
+        *(
+            [f"{'milestones':<16}{plan['milestones']} of {_size(plan['milestone_bytes'])}, with an evaluation each"]
+            if plan["milestones"]
+            else []
+        ),
         f"{'training':<16}{duration(plan['seconds'])} by these times, up to the final evaluation",
         "",
         "Dry run: nothing was trained, and nothing is left of it.",

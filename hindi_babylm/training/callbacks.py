@@ -41,7 +41,7 @@ class MetricsFile(TrainerCallback):
 
 def _metrics_line(event: dict[str, Any]) -> str:
     """Return the line of a log event, or nothing for the stock summary at the end, which is in results.json."""
-    if "loss" not in event and "eval_loss" not in event:
+    if not {"loss", "eval_loss", "eval_milestone_loss"} & event.keys():
         return ""
     return (
         json.dumps({"step": event["step"], **{name: value for name, value in event.items() if name != "step"}}) + "\n"

@@ -1,5 +1,7 @@
-"""What a finished training leaves: the model folder, and the facts of the training."""
+"""What a training leaves: folders with a model, and the facts of the training."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hindi_babylm.storage import RunFolder, replace_folder, write_json
@@ -16,21 +18,36 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
     DivergedError for weights that are not finite.
     """
     check_weights(trainer)
-    weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all processes where it is sharded
+    save_model(trainer, folder.final_model)
     if not trainer.is_world_process_zero():
         return
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.config.use_cache = True  # off while training; wanted by whoever generates
-    with replace_folder(folder.final_model) as target:
-        model.save_pretrained(target, state_dict=weights)
-        tokenizer: Any = trainer.processing_class
-        tokenizer.save_pretrained(target)
     trainer.trackers.close(folder.final_model)
     best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
     step = trainer.state.best_global_step if best else trainer.state.global_step
     advice = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Advice)]
     record = {"which": "best" if best else "last", "step": step, "training": facts(trainer)}
     write_json(folder.training, {**record, "advice": [entry for part in advice for entry in part.given.values()]})
+
+
+def save_model(trainer: HindiLanguageModelTrainer, path: Path, *, files: Mapping[str, Any] | None = None) -> None:
+    """Write the trainer's weights and tokenizer to the folder `path`, which is absent or whole, beside JSON `files`.
+
+    Every process must call it; the main one writes.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all processes where it is sharded
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    training, model.config.use_cache = model.config.use_cache, True  # wanted by whoever generates
+    try:
+        with replace_folder(path) as target:
+            model.save_pretrained(target, state_dict=weights)
+            tokenizer: Any = trainer.processing_class
+            tokenizer.save_pretrained(target)
+            for name, content in (files or {}).items():
+                write_json(target / name, content)
+    finally:
+        model.config.use_cache = training
 
 
 def facts(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hindi_babylm.training.export import seen
 from hindi_babylm.training.interruption import Interruption
 from hindi_babylm.training.machine import peak_memory_bytes
 from hindi_babylm.training.memory import activation_bytes, logits_bytes
+from hindi_babylm.training.milestones import milestone_words
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 TIMED_STEPS = 20
@@ -50,18 +51,23 @@ def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
         IntervalStrategy.EPOCH: -(-steps // steps_per_epoch),
         IntervalStrategy.STEPS: steps // int(trainer.state.eval_steps or 1),
     }[IntervalStrategy(args.eval_strategy)]
+    amounts = seen(trainer, steps)
+    milestones = sum(words <= amounts["words_seen"] for words in milestone_words(args.milestones))
+    model: Any = trainer.model
     return {
         "epochs": steps / steps_per_epoch,
         "steps_per_epoch": steps_per_epoch,
         "steps": steps,
         "warmup": args.get_warmup_steps(steps),
-        **seen(trainer, steps),
+        **amounts,
         "memory": memory,
         "seconds_per_step": timer.seconds_per_step,
         "timed_steps": timer.timed,
         "evaluations": evaluations,
         "seconds_per_evaluation": per_evaluation,
-        "seconds": steps * timer.seconds_per_step + evaluations * per_evaluation,
+        "milestones": milestones,
+        "milestone_bytes": 4 * model.num_parameters(),
+        "seconds": steps * timer.seconds_per_step + (evaluations + milestones) * per_evaluation,
     }
 
 

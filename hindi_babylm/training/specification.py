@@ -37,6 +37,7 @@ class SpecificationDefaults:
     eval_strategy: str = _option("no, steps (eval_steps) or epoch.", "epoch")
     save_strategy: str = _option("no, steps (save_steps), epoch or best.", "epoch")
     save_total_limit: int | None = _option("Checkpoints to keep besides the best one.", 2, unit="files")
+    milestones: bool | list[int] = _option("Model folders after so many words; true: BabyLM's.", False, unit="words")
     load_best_model_at_end: bool | None = _option("Export the best model, not the last one.")
     metric_for_best_model: str | None = _option("loss or perplexity.", "loss")
     logging_steps: float = _option("Steps between transfers; each step is logged.", 10, unit="steps")
