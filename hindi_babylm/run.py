@@ -255,6 +255,7 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
             "architecture": architecture,
             "parameters": count_parameters(model),
             "which": facts["which"],
+            "weights": facts["weights"],
             "step": facts["step"],
         },
         "training": facts["training"],

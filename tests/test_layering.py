@@ -53,6 +53,7 @@ OVERRIDDEN = {
     "_maybe_log_save_evaluate",
     "_save_checkpoint",
     "create_scheduler",
+    "evaluate",
     "log",
     "prediction_step",
     "train",

@@ -122,6 +122,7 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
     "num_train_epochs": (2, {}),
     "learning_rate": (1e-3, {}),
     "muon_learning_rate": (1e-3, {}),
+    "ema_decay": (0.9, {}),
     "weight_decay": (0.5, {}),
     "lr_scheduler_type": ("cosine", {}),
     "warmup_steps": (0, {}),

@@ -14,7 +14,7 @@ from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs
 from hindi_babylm.evaluation.ngram import LARGEST_VOCABULARY, Trigram, discounts
 from hindi_babylm.evaluation.tasks import TASKS, load_final_model
 from hindi_babylm.packing import TokenStore, read_documents
-from hindi_babylm.reporting import summary
+from hindi_babylm.reporting.summary import summary
 from hindi_babylm.run import main
 
 EOS = 3

@@ -124,10 +124,12 @@ def test_memory_and_time_are_measured(write_recipe: WriteRecipe) -> None:
 
 
 def test_the_state_of_muon_is_half_of_adamws(write_recipe: WriteRecipe) -> None:
-    """Muon keeps 4 bytes a weight of the hidden matrices, AdamW 8 of every other."""
+    """Muon keeps 4 bytes a weight of the hidden matrices, AdamW 8 of every other, an average of weights 4."""
     from hindi_babylm.recipe.parsing import parse_recipe
 
-    facts = dry_run(parse_recipe(write_recipe(muon_learning_rate=0.01), ["--gradient_checkpointing", "true"]))
+    recipe = parse_recipe(write_recipe(muon_learning_rate=0.01, ema_decay=0.9), ["--gradient_checkpointing", "true"])
+    facts = dry_run(recipe)
+    assert facts["memory"]["average"] == 4 * facts["parameters"]
     matrices = 2 * 12 * 32**2
     found = facts["memory"]["optimizer"]
     assert 0 <= found - (4 * matrices + 8 * (facts["parameters"] - matrices)) < 4 * 100  # and step counts

@@ -427,6 +427,13 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"training": {"bf16": True, "fp16": True}},
         "r.json: training.fp16 = true contradicts training.bf16 = true: keep one, or set precision instead",
     ),
+    # averaged weights
+    ({"training": {"ema_decay": 1.0}}, "r.json: training.ema_decay = 1.0: expected more than 0 and less than 1"),
+    (
+        {"training": {"ema_decay": 0.9, "deepspeed": "zero.json"}},
+        'r.json: training.ema_decay = 0.9 contradicts training.deepspeed = "zero.json", whose sharded checkpoints '
+        "would not hold the averages: leave one of them out",
+    ),
     # evaluation, checkpoints, length
     (
         {"training": {"save_strategy": "no"}},
@@ -823,6 +830,18 @@ def test_a_batch_that_does_not_divide_by_the_processes(
         "r.json: training.global_batch_size: global_batch_size 32 does not equal a whole number of 3 processes: set "
     )
     check_refused({}, [], message + "global_batch_size to a multiple of 3", capfd)
+
+
+def test_averages_beside_the_sharding_of_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """FSDP that `accelerate launch` asks for is refused beside averaged weights as that of the recipe is."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    message = (
+        "command line: --ema_decay = 0.999 contradicts FSDP of accelerate launch, whose sharded checkpoints would not "
+        "hold the averages: leave one of them out"
+    )
+    check_refused({}, ["--ema_decay", "0.999"], message, capfd)
 
 
 def corpus_of(name: str, text: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def cells() -> list[Any]:
             "dataloader_num_workers": (0, 2)[workers],
             "precision": ("fp32", "bf16")[precision],
             "muon_learning_rate": (None, 0.01)[curriculum ^ accumulation],
+            "ema_decay": (None, 0.9)[architecture ^ accumulation],
         }
         name = "-".join(str(value) for value in settings.values())
         every.append(pytest.param(settings, id=name, marks=() if pairwise else pytest.mark.slow))
@@ -81,6 +82,7 @@ def test_resume_is_exact_from_every_step(write_recipe: WriteRecipe, block_log: d
     recipe = write_recipe(
         curriculum="length",
         dropout=0.2,
+        ema_decay=0.9,
         global_batch_size=9,
         gradient_accumulation_steps=3,
         num_train_epochs=3,

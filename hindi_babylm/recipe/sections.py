@@ -119,6 +119,7 @@ TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "num_train_epochs": {"above": 0},
     "learning_rate": {"above": 0},
     "muon_learning_rate": {"above": 0},
+    "ema_decay": {"above": 0, "below": 1},
     "weight_decay": {"low": 0},
     "warmup_steps": {"low": 0},
     "max_grad_norm": {"low": 0},

@@ -56,7 +56,11 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         ("seen", f"{training['words_seen']:,.0f} words, {training['tokens']:,} tokens"),
         ("speed", f"{training['tokens_per_second']:,.0f} tokens/s, evaluations and checkpoints included"),
         ("peak memory", size(training["peak_memory_bytes"])),
-        ("weights", f"{results['model']['which']}, of step {results['model']['step']:,}"),
+        (
+            "weights",
+            f"{results['model']['which']}, of step {results['model']['step']:,}"
+            + (", averaged" if results["model"]["weights"] == "ema" else ""),
+        ),
         ("test bits per byte", _interval(test["bits_per_byte"], 3)),
         *((f"  {name} floor", _floor(test, name)) for name in ("unigram", "trigram")),
         ("test word perplexity", _interval(test["word_perplexity"], 1)),
@@ -107,7 +111,7 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     for number, stage in enumerate(plan["stages"], start=1):
         text = stage["first_text"] if len(stage["first_text"]) <= 38 else stage["first_text"][:35] + "..."
         lines.append(f"{number:<8}{stage['epochs']:>8.2f}{stage['steps']:>10,}{stage['words_seen']:>14,.0f}  {text}")
-    told = dict.fromkeys(("weights", "gradients", "optimizer", "logits"), "by size")
+    told = dict.fromkeys(("weights", "gradients", "optimizer", "average", "logits"), "by size")
     told |= {"activations": "by formula, on a GPU", "together": "on a GPU, beside its libraries"}
     lines += [
         "",
@@ -116,7 +120,7 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         f"{'a step':<16}{plan['seconds_per_step']:.3g} s, measured on {plan['timed_steps']} after the first",
         f"{'evaluations':<16}{plan['evaluations']:,} of {duration(plan['seconds_per_evaluation'])}, measured on a part",
         *(
-            [f"{'milestones':<16}{plan['milestones']} of {_size(plan['milestone_bytes'])}, with an evaluation each"]
+            [f"{'milestones':<16}{plan['milestones']} of {size(plan['milestone_bytes'])}, with an evaluation each"]
             if plan["milestones"]
             else []
         ),

@@ -24,7 +24,8 @@ from transformers.training_args import ParallelMode
 
 from hindi_babylm.console import say, warn
 from hindi_babylm.storage import UserError, differing_keys, first_line, write_atomically
-from hindi_babylm.training.callbacks import ends_epoch
+from hindi_babylm.training.averaging import KEY, evaluated_weights
+from hindi_babylm.training.callbacks import checkpoint_path, ends_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -78,6 +79,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     """Return the model of a checkpoint, ready for use, and the tokenizer of its run folder.
 
+    Where the run averaged its weights, the model has the averages.
+
     Raises UserError for a file that is no checkpoint of ours, or one that was moved out of its run folder. An example:
     README.md, "The results in Python".
     """
@@ -90,7 +93,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, Pre
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     settings = dict(checkpoint["model_config"])
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
-    model.load_state_dict(checkpoint["model_state_dict"])
+    model.load_state_dict(evaluated_weights(checkpoint))
     return model.eval(), tokenizer
 
 
@@ -223,6 +226,18 @@ def _copied(value: Any, seen: dict[tuple[Any, ...], torch.Tensor]) -> Any:
     return [_copied(item, seen) for item in value] if isinstance(value, list) else value
 
 
+def write_checkpoint(trainer: "HindiLanguageModelTrainer") -> None:
+    """Write the checkpoint of this moment, as the best one too if its evaluation was; every process must call it."""
+    trainer.store_flos()
+    path = checkpoint_path(trainer.args, trainer.state)
+    is_best = trainer.state.best_global_step == trainer.state.global_step
+    if is_best:
+        trainer.state.best_model_checkpoint = str(path.parent)
+    state = collect_state(trainer)
+    if trainer.args.should_save:
+        trainer.writer.submit(path, state, is_best=is_best, limit=trainer.args.save_total_limit)
+
+
 def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
     """Collect the specification's keys and what exact resume needs; every process must call it."""
     state, accelerator = trainer.state, trainer.accelerator
@@ -236,6 +251,7 @@ def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
         "epoch": int(state.epoch or 0),
         "step": state.global_step,
         "model_state_dict": model.state_dict(),
+        **({KEY: trainer.average.state_dict(model)} if trainer.average.decay is not None else {}),
         "optimizer_state_dict": trainer.optimizer.state_dict(),
         "scheduler_state_dict": trainer.lr_scheduler.state_dict(),
         "train_loss": last["train_loss"],

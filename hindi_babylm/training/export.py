@@ -25,7 +25,8 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
     best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
     step = trainer.state.best_global_step if best else trainer.state.global_step
     advice = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Advice)]
-    record = {"which": "best" if best else "last", "step": step, "training": facts(trainer)}
+    weights = "trained" if trainer.args.ema_decay is None else "ema"
+    record = {"which": "best" if best else "last", "weights": weights, "step": step, "training": facts(trainer)}
     write_json(folder.training, {**record, "advice": [entry for part in advice for entry in part.given.values()]})
 
 

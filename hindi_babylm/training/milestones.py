@@ -47,6 +47,12 @@ class Milestones(TrainerCallback):
         if not reached:
             return
         self.due = self.due[len(reached) :]
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        with self.trainer.average.applied(model):
+            self._write(reached, seen, state)
+        control.should_log = True  # the losses up to this step, after which `on_log` puts the figures
+
+    def _write(self, reached: Sequence[int], seen: float, state: TrainerState) -> None:
         measured = self._evaluate()
         self._unlogged = state.global_step, measured
         # JSON has no infinity: null stands for what is past the range of a float.
@@ -57,7 +63,6 @@ class Milestones(TrainerCallback):
             save_model(self.trainer, self.folder / name, files={FACTS: facts})
             if state.is_world_process_zero:
                 say(f"Milestone saved: {self.folder / name} (perplexity {measured['perplexity']:.2f})")
-        control.should_log = True  # the losses up to this step, after which `on_log` puts the figures
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._unlogged is not None and "loss" in kwargs["logs"] and state.global_step == self._unlogged[0]:

@@ -162,6 +162,7 @@ def _memory(trainer: HindiLanguageModelTrainer) -> dict[str, int]:
         "optimizer": _bytes_here(
             [v for entry in optimizer.state.values() for v in entry.values() if torch.is_tensor(v)]
         ),
+        **({"average": weights} if trainer.args.ema_decay is not None else {}),
         "logits": logits_bytes(model.config, rows=rows, block_size=blocks.block_size),
     }
     activations = activation_bytes(

@@ -25,6 +25,7 @@ class SpecificationDefaults:
     num_train_epochs: float = _option("Passes over the training blocks.", 10.0, unit="epochs")
     learning_rate: float = _option("Peak learning rate of AdamW.", 3e-4, unit="per step")
     muon_learning_rate: float | None = _option("Peak rate of Muon for hidden matrices. Default: off.", unit="per step")
+    ema_decay: float | None = _option("Decay of averaged weights, which are evaluated and exported. Default: off.")
     weight_decay: float = _option("Decoupled decay of the matrices.", 0.01)
     lr_scheduler_type: str = _option("linear, cosine, warmup_stable_decay, ...", "linear")
     warmup_steps: float = _option(

@@ -26,15 +26,16 @@ from transformers.trainer_utils import TrainOutput
 
 from hindi_babylm.metrics import perplexity
 from hindi_babylm.training.arguments import HindiTrainingArguments
+from hindi_babylm.training.averaging import WeightAverage, evaluated_weights
 from hindi_babylm.training.callbacks import METRICS, Console, MetricLists, checkpoint_path
 from hindi_babylm.training.checkpoint import (
     BEST,
     CheckpointWriter,
     adopt_best,
     check_fit,
-    collect_state,
     read_checkpoint,
     unpacked,
+    write_checkpoint,
 )
 from hindi_babylm.training.divergence import check_loss, check_weights
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
@@ -94,6 +95,7 @@ class HindiLanguageModelTrainer(Trainer):
         self.metrics: dict[str, list[float]] = {name: [] for name in METRICS}
         console = [MetricLists(self.metrics), Console(self.metrics)]
         self.interruption, self.writer, self.trackers = Interruption(), CheckpointWriter(), Trackers(args, self.config)
+        self.average = WeightAverage(args.ema_decay)
         self._seconds_before, self._started = 0.0, time.monotonic()
         self.step_log = StepLog()
         # A factory in place of a class is how the stock Trainer takes an optimizer of several parts.
@@ -107,7 +109,7 @@ class HindiLanguageModelTrainer(Trainer):
             processing_class=processing_class,
             compute_metrics=exact_loss,
             optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
-            callbacks=[*console, *callbacks, self.interruption, self.writer, self.trackers],
+            callbacks=[self.average, *console, *callbacks, self.interruption, self.writer, self.trackers],
         )
         for replaced in (ProgressCallback, PrinterCallback):
             self.remove_callback(replaced)
@@ -141,6 +143,7 @@ class HindiLanguageModelTrainer(Trainer):
         adopt_best(checkpoint, path, folder, write=self.args.should_save, needed=bool(self.args.load_best_model_at_end))
         self._seconds_before = checkpoint["seconds"]
         self.trackers.run_ids |= checkpoint.get("tracker_run_ids", {})
+        self.average.restore(checkpoint)
         if checkpoint["finished"]:
             self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
             return _take_up_end(self, TrainerState(**checkpoint["trainer_state"]))
@@ -159,6 +162,11 @@ class HindiLanguageModelTrainer(Trainer):
     def find_learning_rate(self, **options: Any) -> dict[str, Any]:
         """Sweep learning rates over real steps and suggest one; then all is as before. See `find_learning_rate`."""
         return find_learning_rate(self, **options)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate the averaged weights where there are some."""
+        with self.average.applied(self.accelerator.unwrap_model(self.model)):
+            return super().evaluate(*args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -228,14 +236,7 @@ class HindiLanguageModelTrainer(Trainer):
             write_facts(self)
             super()._save_checkpoint(model, trial)
             return
-        self.store_flos()
-        path = checkpoint_path(self.args, self.state)
-        is_best = self.state.best_global_step == self.state.global_step
-        if is_best:
-            self.state.best_model_checkpoint = str(path.parent)
-        state = collect_state(self)
-        if self.args.should_save:
-            self.writer.submit(path, state, is_best=is_best, limit=self.args.save_total_limit)
+        write_checkpoint(self)
 
     def _load_best_model(self) -> None:
         # Private: the stock one looks for its own files in the folder.
@@ -246,7 +247,7 @@ class HindiLanguageModelTrainer(Trainer):
         self.writer.wait()
         self.accelerator.wait_for_everyone()
         checkpoint = read_checkpoint(Path(self.state.best_model_checkpoint) / BEST)
-        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint["model_state_dict"])
+        self.accelerator.unwrap_model(self.model).load_state_dict(evaluated_weights(checkpoint))
 
 
 def _take_up_end(trainer: HindiLanguageModelTrainer, state: TrainerState) -> TrainOutput:
