@@ -111,11 +111,17 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
     of the store but its first is predicted exactly once. Only the last block is padded; its padding is labelled
     -100 and never in the loss, and causal attention needs no mask for padding on the right. Index -1 gives
     a row of padding, with which a sampler fills up an epoch for several processes.
+
+    With `repack_seed` each epoch puts the documents in an order of its own, drawn with the seed and the epoch, and
+    cuts them anew: as many blocks of as many tokens, with other boundaries and other neighbours.
     """
 
-    def __init__(self, store: TokenStore, block_size: int) -> None:
+    def __init__(self, store: TokenStore, block_size: int, *, repack_seed: int | None = None) -> None:
         self.store = store
         self.block_size = block_size
+        self.repack_seed = repack_seed
+        self.epoch = 0
+        self._laid_out: tuple[int, np.ndarray, np.ndarray] | None = None  # of one epoch, at hand for its blocks
         self.predicted_tokens = len(store.tokens) - 1
         if self.predicted_tokens < 1 or block_size < 2:
             raise UserError(
@@ -129,7 +135,7 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         if not PADDING <= index < len(self):
             raise IndexError(f"block {index} of {len(self)}")
         start = index * (self.block_size - 1) if index != PADDING else len(self.store.tokens)
-        found = self.store.tokens[start : start + self.block_size]
+        found = self._read(start, min(start + self.block_size, len(self.store.tokens)))
         # The value of padding does not matter; EOS exists in every vocabulary.
         ids = np.full(self.block_size, self.store.eos_token_id, dtype=np.int64)
         ids[: len(found)] = found
@@ -137,8 +143,37 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         labels[len(found) :] = IGNORED
         return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose blocks are read from here on."""
+        self.epoch = epoch
+
+    def layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the documents in the order of `epoch`, and the position of each one's first token, and of the end.
+
+        Both are int64, `(documents,)` and `(documents + 1,)`.
+        """
+        if self.repack_seed is None:
+            return np.arange(len(self.store)), self.store.offsets
+        # The third number keeps the draw apart from that of the order of blocks.
+        order = np.random.default_rng([self.repack_seed, epoch, 1]).permutation(len(self.store))
+        return order, np.concatenate([[0], np.cumsum(self.store.lengths()[order])])
+
+    def _read(self, start: int, end: int) -> np.ndarray:
+        """Return the tokens at the positions `start..end-1` of the epoch, gathered from its documents."""
+        if self.repack_seed is None or start >= end:
+            return self.store.tokens[start:end]
+        if self._laid_out is None or self._laid_out[0] != self.epoch:
+            self._laid_out = self.epoch, *self.layout(self.epoch)
+        _, order, starts = self._laid_out
+        first, last = np.searchsorted(starts, [start, end - 1], side="right") - 1
+        parts = []
+        for place in range(first, last + 1):
+            offset = self.store.offsets[order[place]] - starts[place]
+            parts.append(self.store.tokens[offset + max(start, starts[place]) : offset + min(end, starts[place + 1])])
+        return np.concatenate(parts)
+
     def tokens(self) -> np.ndarray:
-        """Return the predicted tokens of each block: `(blocks,)`."""
+        """Return the predicted tokens of each block, the same in every epoch: `(blocks,)`."""
         counts = np.full(len(self), self.block_size - 1)
         counts[-1] = self.predicted_tokens - (len(self) - 1) * (self.block_size - 1)
         return counts
@@ -148,20 +183,21 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         found = np.searchsorted(self.store.offsets[:-1], index * (self.block_size - 1))
         return min(int(found), len(self.store) - 1)
 
-    def words(self) -> np.ndarray:
-        """Return the words of each block as float64 `(blocks,)`, whose sum is the words of the store.
+    def words(self, epoch: int = 0) -> np.ndarray:
+        """Return the words of each block of `epoch` as float64 `(blocks,)`, whose sum is the words of the store.
 
         A document's words are shared out over its tokens, EOS included; a block has the shares of the tokens that
-        it predicts, the first block that of the store's first token too.
+        it predicts, the first block that of the epoch's first token too.
         """
         boundaries = np.minimum(1 + np.arange(len(self) + 1) * (self.block_size - 1), len(self.store.tokens))
         boundaries[0] = 0
-        passed = np.concatenate([[0], np.cumsum(self.store.words)])
-        return np.diff(np.interp(boundaries, self.store.offsets, passed))
+        order, starts = self.layout(epoch)
+        passed = np.concatenate([[0], np.cumsum(self.store.words[order])])
+        return np.diff(np.interp(boundaries, starts, passed))
 
 
-def pack(store: TokenStore, *, block_size: int) -> Blocks:
-    """Cut a token store into blocks of `block_size` tokens.
+def pack(store: TokenStore, *, block_size: int, repack_seed: int | None = None) -> Blocks:
+    """Cut a token store into blocks of `block_size` tokens, with `repack_seed` into others in each epoch.
 
     Raises UserError when the store is too small for one prediction.
 
@@ -175,7 +211,7 @@ def pack(store: TokenStore, *, block_size: int) -> Blocks:
     >>> print(blocks[1]["labels"].tolist()[-2:], blocks.tokens().tolist())  # of padding, and the predicted tokens
     [-100, -100] [5, 3]
     """
-    return Blocks(store, block_size)
+    return Blocks(store, block_size, repack_seed=repack_seed)
 
 
 def write_documents(folder: Path, documents: "datasets.Dataset") -> None:

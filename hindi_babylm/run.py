@@ -171,7 +171,7 @@ def make_trainer(
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     processes = arguments.world_size
     multiple = processes * arguments.per_device_train_batch_size if processes > 1 else 1
-    sampler = CurriculumSampler(blocks.words(), seed=data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs)
+    sampler = CurriculumSampler(blocks.words, seed=data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs)
     return HindiLanguageModelTrainer(
         prepared.model,
         arguments,

@@ -55,7 +55,13 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny_recipe(
-    corpus: Path, architecture: str = "gpt2", *, dropout: float = 0.0, curriculum: str = "none", **training: Any
+    corpus: Path,
+    architecture: str = "gpt2",
+    *,
+    dropout: float = 0.0,
+    curriculum: str = "none",
+    repack: bool = False,
+    **training: Any,
 ) -> dict[str, Any]:
     """Return a recipe that trains in about a second."""
     return {
@@ -65,6 +71,7 @@ def tiny_recipe(
             "architecture": architecture,
             "block_size": 32,
             "dropout": dropout,
+            "repack": repack,
             "model_config": TINY_GPT2 if architecture == "gpt2" else TINY_LLAMA,
         },
         "training": {

@@ -172,3 +172,17 @@ def test_one_stage_is_no_curriculum() -> None:
     assert [staged.order(epoch).tolist() for epoch in range(3)] == [
         CurriculumSampler(WORDS, seed=9).order(epoch).tolist() for epoch in range(3)
     ]
+
+
+def test_words_seen_where_each_epoch_has_other_blocks() -> None:
+    """With words that hang on the epoch the sum goes row by row through the words of each epoch."""
+
+    def words(epoch: int) -> np.ndarray:
+        return WORDS + 10 * epoch
+
+    order = CurriculumSampler(words, seed=4, multiple=3)
+    total = 0.0
+    rows = [words(epoch)[index] if index >= 0 else 0.0 for epoch in range(3) for index in order.order(epoch)]
+    for row, worth in enumerate(rows):
+        assert order.words_seen(row) == pytest.approx(total)
+        total += worth

@@ -147,6 +147,7 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
         "length",
         {"curriculum": {"curriculum": "random", "stage_epochs": [1, 1]}, "training": {"num_train_epochs": 2}},
     ),
+    "repack": (True, {}),
     "stage_epochs": (
         [2, 1],
         {"curriculum": {"curriculum": "length", "stage_epochs": [1, 2]}, "training": {"num_train_epochs": 3}},

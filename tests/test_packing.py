@@ -235,3 +235,62 @@ def test_words_of_the_blocks_of_a_real_store(tmp_path: Path, tokenizer: "PreTrai
     assert len(blocks) > 2
     assert blocks.words().sum() == pytest.approx(sum(words))
     assert bool((blocks.words() > 0).all())
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(documents_and_words, st.integers(2, 20), st.integers(0, 5), st.integers(0, 3))
+def test_repacked_blocks_against_brute_force(
+    rows: list[tuple[list[int], int]], block_size: int, seed: int, epoch: int
+) -> None:
+    """In every epoch all documents stand whole in some order, each token but the first is predicted once, in order."""
+    documents, words = [tokens for tokens, _ in rows], [count for _, count in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        store = handmade(Path(folder), documents, words)
+        if len(store.tokens) < 2:
+            return
+        blocks, plain = pack(store, block_size=block_size, repack_seed=seed), pack(store, block_size=block_size)
+        blocks.set_epoch(epoch)
+        order, starts = blocks.layout(epoch)
+        assert sorted(order) == list(range(len(documents)))
+        flat = [token for number in order for token in [*documents[number], EOS]]
+        assert [flat[start] for start in starts[:-1]] == [[*documents[number], EOS][0] for number in order]
+        shares = [words[n] / (len(documents[n]) + 1) for n in order for _ in range(len(documents[n]) + 1)]
+        assert len(blocks) == len(plain)
+        assert blocks.tokens().tolist() == plain.tokens().tolist()
+        predicted: list[int] = []
+        for index in range(len(blocks)):
+            row = blocks[index]
+            kept = int((row["labels"] != IGNORED).sum())
+            start = len(predicted)
+            assert row["input_ids"][0].item() == flat[start]
+            predicted += row["labels"][1:kept].tolist()
+            own = sum(shares[start + 1 : start + kept]) + (shares[0] if index == 0 else 0)
+            assert blocks.words(epoch)[index] == pytest.approx(own, abs=1e-9)
+        assert predicted == flat[1:]
+        assert blocks[PADDING]["labels"].tolist() == [IGNORED] * block_size
+
+
+def test_repacking_changes_blocks_and_neighbours(tmp_path: Path) -> None:
+    """No two epochs and no two seeds have one order of documents, and an epoch is the same whenever it is asked for."""
+    documents = [[10 * number + place for place in range(1 + number % 4)] for number in range(1, 31)]
+    store = handmade(tmp_path, documents, [1] * 30)
+    orders = {(seed, epoch): tuple(pack(store, block_size=8, repack_seed=seed).layout(epoch)[0]) for seed in range(3)
+              for epoch in range(4)}  # fmt: skip
+    assert len(set(orders.values())) == len(orders)
+    assert tuple(range(30)) not in orders.values()
+    blocks = pack(store, block_size=8, repack_seed=0)
+    seen = []
+    for epoch in (0, 1, 0, 3):
+        blocks.set_epoch(epoch)
+        seen.append([blocks[index]["input_ids"].tolist() for index in range(len(blocks))])
+    assert seen[0] == seen[2]
+    assert not any(row in seen[1] for row in seen[0])
+
+
+def test_without_repacking_an_epoch_changes_nothing(tmp_path: Path) -> None:
+    """Blocks that are not repacked are the same in every epoch, in the order of the store."""
+    blocks = pack(handmade(tmp_path, [[2, 3, 4, 5, 6, 7]] * 3, [6, 1, 2]), block_size=4)
+    before = [blocks[index]["input_ids"].tolist() for index in range(len(blocks))]
+    blocks.set_epoch(3)
+    assert [blocks[index]["input_ids"].tolist() for index in range(len(blocks))] == before
+    assert blocks.words(3).tolist() == blocks.words().tolist()

@@ -427,6 +427,20 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"training": {"bf16": True, "fp16": True}},
         "r.json: training.fp16 = true contradicts training.bf16 = true: keep one, or set precision instead",
     ),
+    # repacking
+    (
+        {"model": {"repack": True}, "curriculum": {"curriculum": "length"}},
+        'r.json: model.repack = true has no effect with curriculum.curriculum = "length": set curriculum to '
+        "none, or leave repack out",
+    ),
+    (
+        {
+            "model": {"repack": True},
+            "training": {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
+        },
+        "r.json: model.repack = true contradicts training.dataloader_persistent_workers = true: such workers "
+        "stay at the blocks of their first epoch: leave one of them out",
+    ),
     # averaged weights
     ({"training": {"ema_decay": 1.0}}, "r.json: training.ema_decay = 1.0: expected more than 0 and less than 1"),
     (

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,57 @@ def test_first_loss_is_the_mean_over_predicted_tokens(write_recipe: WriteRecipe)
         logits = model(ids).logits
     expected = functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1))
     assert step_losses(folder)[0] == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_repacked_run_trains_on_every_token_once_an_epoch(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """In each epoch every token but the first is predicted once, in other rows, and the words of each step add up."""
+    from hindi_babylm.packing import TokenStore, pack
+    from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+
+    seen: dict[int, list[list[int]]] = {}
+    original = HindiLanguageModelTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.setdefault(self.state.global_step, []).extend(inputs["labels"].tolist())
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", training_step)
+    recipe = write_recipe(
+        repack=True, num_train_epochs=3, gradient_accumulation_steps=2, dataloader_num_workers=workers
+    )
+    results = train(recipe)
+    folder = recipe.parent / "run"
+    store = TokenStore(folder / "tokens" / "train")
+    per_epoch = results["training"]["steps"] // 3
+    epochs = [[row for step in range(e * per_epoch, (e + 1) * per_epoch) for row in seen[step]] for e in range(3)]
+    for epoch, rows in enumerate(epochs):
+        predicted = Counter(token for row in rows for token in row[1:] if token != -100)
+        assert not predicted - Counter(store.tokens.tolist()), f"epoch {epoch}"
+        assert (Counter(store.tokens.tolist()) - predicted).total() == 1
+    first, second = (set(map(tuple, epochs[epoch])) for epoch in (0, 1))
+    assert len(first & second) < len(first) / 4, "in a long document boundaries may meet by chance"
+    assert results["training"]["tokens"] == 3 * (len(store.tokens) - 1)
+    assert results["training"]["words_seen"] == pytest.approx(3 * store.words.sum())
+
+    worth: dict[tuple[int, ...], float] = {}  # of each row, found by itself: the share of each token's document
+    shares = {document: store.words[document] / store.lengths()[document] for document in range(len(store))}
+    blocks = pack(store, block_size=32, repack_seed=42)
+    for epoch, rows in enumerate(epochs):
+        order, _ = blocks.layout(epoch)
+        flat = [(token, shares[n]) for n in order for token in store.tokens[store.offsets[n] : store.offsets[n + 1]]]
+        for start in range(0, len(flat) - 1, 31):
+            row = flat[start : start + 32]
+            labels = [token for token, _ in row] + [-100] * (32 - len(row))
+            worth[tuple(labels)] = sum(share for _, share in (row if start == 0 else row[1:]))
+        assert set(map(tuple, rows)) <= set(worth)
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    total = 0.0
+    for event in (event for event in events if "loss" in event):
+        total += sum(worth[tuple(row)] for row in seen[event["step"] - 1])
+        assert event["words_seen"] == pytest.approx(total, abs=0.06)
 
 
 def test_run_folder_holds_what_the_documentation_lists(write_recipe: WriteRecipe) -> None:

@@ -1,6 +1,6 @@
 """The order of blocks: a pure function of seed and epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -18,7 +18,7 @@ class CurriculumSampler(Sampler[int]):
     Without `stage_epochs` an epoch holds every block. With them the blocks, packed from easy to hard, are cut into
     as many stages of equal size, and stage `i` has the next `stage_epochs[i]` epochs, shuffled within the stage
     (specification, "Curriculum Learning": thirds for 3, 4 and 3 epochs). Raises UserError for fewer blocks than
-    stages.
+    stages. Where the blocks of each epoch are others, `block_words` is a function of the epoch.
 
     >>> words = np.array([90, 95, 100, 110])  # of blocks that were packed from easy to hard
     >>> sampler = CurriculumSampler(words, seed=42, stage_epochs=[2, 1])
@@ -29,16 +29,22 @@ class CurriculumSampler(Sampler[int]):
     """
 
     def __init__(
-        self, block_words: np.ndarray, *, seed: int, multiple: int = 1, stage_epochs: Sequence[int] = ()
+        self,
+        block_words: np.ndarray | Callable[[int], np.ndarray],
+        *,
+        seed: int,
+        multiple: int = 1,
+        stage_epochs: Sequence[int] = (),
     ) -> None:
         self.block_words = block_words
         self.seed = seed
-        if len(block_words) < len(stage_epochs):
+        self.blocks = len(self._words(0))
+        if self.blocks < len(stage_epochs):
             raise UserError(
-                f"curriculum: {len(block_words)} blocks do not fill {len(stage_epochs)} stages: "
+                f"curriculum: {self.blocks} blocks do not fill {len(stage_epochs)} stages: "
                 "lower block_size, or take more text or fewer stages"
             )
-        self.stages = np.array_split(np.arange(len(block_words)), len(stage_epochs) or 1)
+        self.stages = np.array_split(np.arange(self.blocks), len(stage_epochs) or 1)
         self.stage_of_epoch = np.repeat(np.arange(len(self.stages)), stage_epochs or 1)
         self.multiple = multiple
         self.epoch = 0
@@ -71,7 +77,7 @@ class CurriculumSampler(Sampler[int]):
     def times_seen(self, rows: int) -> np.ndarray:
         """Return how often each block is among the first `rows` of the run, counted over epochs: `(blocks,)`."""
         epochs, rest = divmod(rows, len(self))
-        counts = np.zeros(len(self.block_words) + 1, dtype=np.int64)
+        counts = np.zeros(self.blocks + 1, dtype=np.int64)
         for epoch in range(epochs):
             counts[self.stage(epoch)] += 1
         counts[self.order(epochs)[:rest]] += 1
@@ -81,8 +87,12 @@ class CurriculumSampler(Sampler[int]):
         """Return the words in the first `rows` rows of the run; asked at every step, so an epoch is added up once."""
         epoch, rest = divmod(rows, len(self))
         if self._running[0] != epoch:
-            before = sum(float(self.block_words[self.stage(earlier)].sum()) for earlier in range(epoch))
+            before = sum(float(self._words(earlier)[self.stage(earlier)].sum()) for earlier in range(epoch))
             order = self.order(epoch)
-            words = np.where(order >= 0, self.block_words[order], 0.0)
+            words = np.where(order >= 0, self._words(epoch)[order], 0.0)
             self._running = epoch, before + np.concatenate([[0.0], np.cumsum(words)])
         return float(self._running[1][rest])
+
+    def _words(self, epoch: int) -> np.ndarray:
+        """Return the words of each block of `epoch`: `(blocks,)`."""
+        return self.block_words(epoch) if callable(self.block_words) else self.block_words

@@ -203,6 +203,11 @@ def _check_training(given: Given) -> None:
 
 def _check_curriculum(given: Given) -> None:
     values, stages = given.values, given.recipe.curriculum.stage_epochs
+    if values["repack"] and values["dataloader_persistent_workers"]:
+        raise UserError(
+            f"{given.first('repack')} contradicts {given.other('dataloader_persistent_workers', 'repack')}: such "
+            "workers stay at the blocks of their first epoch: leave one of them out"
+        )
     if given.recipe.curriculum.curriculum == NO_CURRICULUM:
         return
     if not stages:

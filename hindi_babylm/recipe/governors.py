@@ -37,6 +37,7 @@ def forget_overridden(
 # Key -> the key that switches it off. A flag that governs takes the governed keys of the recipe back to their defaults.
 GOVERNORS = {
     "stage_epochs": Governor("curriculum", lambda name: name != NO_CURRICULUM, "choose a curriculum"),
+    "repack": Governor("curriculum", lambda name: name == NO_CURRICULUM, "set curriculum to none"),
     "num_train_epochs": Governor("max_steps", lambda steps: steps < 1, "set max_steps to -1"),
     **dict.fromkeys(
         ("algorithm", "vocab_size"),

@@ -86,6 +86,7 @@ class ModelSection:
 
     architecture: str = _option("Class of the model: " + ", ".join(ARCHITECTURES) + ".", "gpt2", choices=ARCHITECTURES)
     block_size: int = _option("Length of a training row.", 512, low=2, unit="tokens")
+    repack: bool = _option("Order the documents anew in each epoch, and cut them into new blocks.", False)
     dropout: float = _option("Dropout where the architecture has it.", 0.1, low=0, below=1, unit="probability")
     model_config: dict[str, Any] = _option("Fields of GPT2Config or LlamaConfig.", {})
 
@@ -219,8 +220,14 @@ class Recipe:
         """Raise UserError for a model that cannot be built, without making its weights."""
         from hindi_babylm.modeling import check_settings
 
+        model = self.model
         with self.blamed("model_config"):
-            check_settings(**dataclasses.asdict(self.model))
+            check_settings(
+                architecture=model.architecture,
+                block_size=model.block_size,
+                dropout=model.dropout,
+                model_config=model.model_config,
+            )
 
 
 def section_of(key: str) -> str:

@@ -69,8 +69,9 @@ class HindiLanguageModelTrainer(Trainer):
     """Train a causal language model on blocks of `input_ids, labels (block_size,)`.
 
     `trainer.metrics` holds the lists `train_loss, val_loss, perplexity, learning_rate`, one entry an evaluation;
-    `config` is stored in every checkpoint. With `train_sampler` the order of rows is its own, and every log says
-    how many words were seen. An example: README.md, "The pipeline in Python".
+    `config` is stored in every checkpoint. With `train_sampler` the order of rows is its own, `train_dataset` is told
+    each epoch by `set_epoch(epoch)`, and every log says how many words were seen.
+    An example: README.md, "The pipeline in Python".
     """
 
     args: HindiTrainingArguments
@@ -116,7 +117,7 @@ class HindiLanguageModelTrainer(Trainer):
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if train_sampler is not None:
-            self.add_callback(_SetEpoch(train_sampler))
+            self.add_callback(_SetEpoch(train_sampler, train_dataset))
 
     @property
     def seconds(self) -> float:
@@ -264,13 +265,19 @@ def _take_up_end(trainer: HindiLanguageModelTrainer, state: TrainerState) -> Tra
 
 
 class _SetEpoch(TrainerCallback):
-    """Tell the sampler its epoch: accelerate's wrappers do not reach a custom sampler after a resume."""
+    """Tell sampler and dataset their epoch: accelerate's wrappers do not reach a custom sampler after a resume.
 
-    def __init__(self, sampler: EpochSampler) -> None:
+    The workers of the loader are started after it, with a copy of the dataset.
+    """
+
+    def __init__(self, sampler: EpochSampler, dataset: Any) -> None:
         self.sampler = sampler
+        self.dataset = dataset
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
+        epoch = int(state.epoch or 0)
+        self.sampler.set_epoch(epoch)
+        self.dataset.set_epoch(epoch)
 
 
 def exact_loss(prediction: EvalPrediction) -> dict[str, float]:
