@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
             _set_up_machine()
             prepared = prepare(recipe, folder, go_on=state == "unfinished")
             if not folder.training.exists():
-                train(prepared, folder, stage_epochs=_stage_epochs(recipe), config=recipe.resolved(), resume=resume)
+                train(prepared, folder, pacing=_pacing(recipe), config=recipe.resolved(), resume=resume)
             if not _is_main():
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
@@ -99,12 +99,13 @@ def train(
     prepared: Prepared,
     folder: RunFolder,
     *,
-    stage_epochs: Sequence[int] = (),
+    pacing: Mapping[str, Any],
     config: dict[str, Any],
     resume: str | None = None,
 ) -> None:
     """Train from the newest whole checkpoint of the folder, or from `resume`, and export the chosen weights.
 
+    `pacing` holds what `CurriculumSampler` takes of a curriculum, nothing without one.
     The facts of the training are written to `training.json` when `final_model` is whole. Exits with code 75
     (try again: the same command continues) when a signal has ended the training.
     """
@@ -119,7 +120,7 @@ def train(
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     callbacks = [MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)]
-    trainer = make_trainer(prepared, stage_epochs=stage_epochs, callbacks=callbacks, config=config)
+    trainer = make_trainer(prepared, pacing=pacing, callbacks=callbacks, config=config)
     if words := milestone_words(arguments.milestones):
         trainer.add_callback(Milestones(trainer, folder.revisions, words))
     if trainer.is_world_process_zero():
@@ -160,7 +161,7 @@ def train(
 def make_trainer(
     prepared: Prepared,
     *,
-    stage_epochs: Sequence[int],
+    pacing: Mapping[str, Any],
     callbacks: "Sequence[TrainerCallback]" = (),
     config: dict[str, Any] | None = None,
 ) -> "HindiLanguageModelTrainer":
@@ -171,7 +172,7 @@ def make_trainer(
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     processes = arguments.world_size
     multiple = processes * arguments.per_device_train_batch_size if processes > 1 else 1
-    sampler = CurriculumSampler(blocks.words, seed=data_seed(arguments), multiple=multiple, stage_epochs=stage_epochs)
+    sampler = CurriculumSampler(blocks.words, seed=data_seed(arguments), multiple=multiple, **pacing)
     return HindiLanguageModelTrainer(
         prepared.model,
         arguments,
@@ -195,7 +196,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
         raise UserError(f"{where}: --dry_run plans a whole run: leave resume_from_checkpoint out")
     from hindi_babylm.modeling import count_parameters
     from hindi_babylm.reporting.summary import plan_table
-    from hindi_babylm.training.plan import plan, plan_stages
+    from hindi_babylm.training.plan import plan, plan_pacing
 
     with trainer_aside(recipe) as (prepared, trainer):
         facts = plan(trainer)
@@ -209,7 +210,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
             }
             for split, store in prepared.stores.items()
         }
-        facts["stages"] = plan_stages(trainer) if _stage_epochs(recipe) else []
+        facts |= plan_pacing(trainer) if _pacing(recipe) else {}
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             show(plan_table(facts))
@@ -228,7 +229,7 @@ def trainer_aside(recipe: Recipe) -> "Iterator[tuple[Prepared, HindiLanguageMode
         recipe.training_arguments()  # joins the processes, which the next line needs
         (shared,) = broadcast_object_list([own])
         prepared = prepare(recipe, RunFolder(Path(shared)))
-        yield prepared, make_trainer(prepared, stage_epochs=_stage_epochs(recipe))
+        yield prepared, make_trainer(prepared, pacing=_pacing(recipe))
 
 
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
@@ -286,10 +287,10 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _stage_epochs(recipe: Recipe) -> list[int]:
-    """Return the epochs of each stage of the recipe's curriculum, none without one."""
-    order = recipe.curriculum
-    return order.stage_epochs if order.curriculum != NO_CURRICULUM else []
+def _pacing(recipe: Recipe) -> dict[str, Any]:
+    """Return what the sampler takes of the recipe's curriculum, nothing without one."""
+    order = dataclasses.asdict(recipe.curriculum)
+    return order if order.pop("curriculum") != NO_CURRICULUM else {}
 
 
 if __name__ == "__main__":

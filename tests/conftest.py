@@ -61,9 +61,11 @@ def tiny_recipe(
     dropout: float = 0.0,
     curriculum: str = "none",
     repack: bool = False,
+    pacing: str = "staged",
     **training: Any,
 ) -> dict[str, Any]:
     """Return a recipe that trains in about a second."""
+    paced = {"competence_epochs": 2.0} if pacing == "competence" else {"stage_epochs": [1, 1, 1]}
     return {
         "corpus": {"sources": [{"path": str(corpus)}], "validation_fraction": 0.2, "test_fraction": 0.2},
         "tokenizer": {"vocab_size": 512},
@@ -82,7 +84,7 @@ def tiny_recipe(
             **training,
         },
         "evaluation": {"tasks": []},
-        **({"curriculum": {"curriculum": curriculum, "stage_epochs": [1, 1, 1]}} if curriculum != "none" else {}),
+        **({"curriculum": {"curriculum": curriculum, "pacing": pacing, **paced}} if curriculum != "none" else {}),
     }
 
 

@@ -14,12 +14,17 @@ from hindi_babylm.run import main
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 
+def row_hash(row: torch.Tensor) -> str:
+    """Return the hash under which a row of `input_ids` is logged."""
+    return hashlib.sha256(row.numpy().tobytes()).hexdigest()
+
+
 def logging_training_step(log: dict[int, list[str]]) -> Callable[..., torch.Tensor]:
     """Return a `training_step` that adds a hash of each row to `log`, by the number of completed steps."""
     original = HindiLanguageModelTrainer.training_step
 
     def training_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        hashes = [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in inputs["input_ids"].cpu()]
+        hashes = [row_hash(row) for row in inputs["input_ids"].cpu()]
         log.setdefault(self.state.global_step, []).extend(hashes)
         return original(self, model, inputs, *args, **kwargs)
 

@@ -13,16 +13,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.corpus.reading import FORMATS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES
+from hindi_babylm.curriculum.pacing import PACINGS
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
-from hindi_babylm.packing import TokenStore
+from hindi_babylm.packing import TokenStore, pack
 from hindi_babylm.run import main
 from hindi_babylm.tokenization.algorithms import TOKENIZERS
 from hindi_babylm.training.trackers import TRACKERS
 from tests.conftest import tiny_recipe
+from tests.logged_run import row_hash
 from tests.runs import ROOT
 
-REGISTRIES: list[dict[str, Any]] = [DIFFICULTIES, TOKENIZERS, ARCHITECTURES, TASKS, TRACKERS, FORMATS, STEPS]
+REGISTRIES: list[dict[str, Any]] = [DIFFICULTIES, PACINGS, TOKENIZERS, ARCHITECTURES, TASKS, TRACKERS, FORMATS, STEPS]
 HOW_TO = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## How to add\n")[1]
 # Heading -> the block of Python, and the flag that uses what it adds.
 ADDITIONS: dict[str, tuple[str, list[str]]] = {
@@ -63,8 +65,8 @@ def results_of(folder: Path) -> dict[str, Any]:
 
 
 def test_every_addition_is_tested() -> None:
-    """The seven kinds of additions are found, and each has a test here."""
-    kinds = ["curriculum", "tokenizer", "architecture", "task", "tracker", "source format", "step of hygiene"]
+    """The eight kinds of additions are found, and each has a test here."""
+    kinds = ["curriculum", "pacing", "tokenizer", "architecture", "task", "tracker", "source format", "step of hygiene"]
     assert list(ADDITIONS) == kinds
 
 
@@ -80,6 +82,16 @@ def test_a_curriculum(corpus_file: Path) -> None:
     assert len(means) > 20
     assert means == sorted(means)
     assert json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["curriculum"]["curriculum"] == "word_length"
+
+
+def test_a_pacing(corpus_file: Path, block_log: dict[int, list[str]]) -> None:
+    """Each epoch of the run has all blocks in the order of the new pacing."""
+    recipe = tiny_recipe(corpus_file, curriculum="length", num_train_epochs=2)
+    folder, _ = run_with("pacing", recipe)
+    rows = [row for step in sorted(block_log) for row in block_log[step]]
+    blocks = pack(TokenStore(folder / "tokens" / "train"), block_size=32)
+    expected = [row_hash(blocks[index]["input_ids"]) for index in range(len(blocks))]
+    assert rows == 2 * expected
 
 
 def test_a_tokenizer(corpus_file: Path) -> None:

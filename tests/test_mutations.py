@@ -148,6 +148,17 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
         {"curriculum": {"curriculum": "random", "stage_epochs": [1, 1]}, "training": {"num_train_epochs": 2}},
     ),
     "repack": (True, {}),
+    "pacing": (
+        "competence",
+        {"curriculum": {"curriculum": "length"}, "training": {"num_train_epochs": 10, "global_batch_size": 16}},
+    ),
+    "competence_epochs": (
+        1.0,
+        {
+            "curriculum": {"curriculum": "length", "pacing": "competence", "competence_epochs": 2.0},
+            "training": {"num_train_epochs": 2},
+        },
+    ),
     "stage_epochs": (
         [2, 1],
         {"curriculum": {"curriculum": "length", "stage_epochs": [1, 2]}, "training": {"num_train_epochs": 3}},

@@ -1,6 +1,7 @@
 """The plan of --dry_run against the run that follows it."""
 
 import json
+import math
 import re
 import subprocess
 import tempfile
@@ -43,6 +44,10 @@ def figures(pattern: str, table: str) -> list[float]:
         pytest.param(
             {"curriculum": "length", "num_train_epochs": 3, "gradient_accumulation_steps": 4, "warmup_steps": 3},
             id="curriculum",
+        ),
+        pytest.param(
+            {"curriculum": "lexical", "pacing": "competence", "num_train_epochs": 2, "global_batch_size": 16},
+            id="competence",
         ),
         pytest.param({"max_steps": 1, "eval_strategy": "no", "save_strategy": "no"}, id="one step"),
     ],
@@ -97,10 +102,64 @@ def test_the_stages_of_a_curriculum(write_recipe: WriteRecipe) -> None:
     texts = [json.loads(line)["text"].split() for line in source.read_text(encoding="utf-8").splitlines()]
     lengths = []
     for stage in stages:
-        (found,) = [text for text in texts if text[:8] == stage["first_text"].split()]
+        (found,) = [text for text in texts if text[:8] == stage["text"].split()]
         lengths.append(len(found))
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
+
+
+def test_the_stages_of_a_cumulative_curriculum(write_recipe: WriteRecipe) -> None:
+    """A stage has the blocks of those before it, a pass over n stages takes n epochs, and words add up exactly."""
+    from hindi_babylm.recipe.parsing import parse_recipe
+
+    recipe = write_recipe(curriculum="lexical", pacing="cumulative", num_train_epochs=7)
+    facts = dry_run(parse_recipe(recipe, ["--stage_epochs", "1", "3"]))
+    easy, both = facts["stages"]
+    train = facts["splits"]["train"]
+    assert (easy["blocks"], both["blocks"]) == (-(-train["blocks"] // 2), train["blocks"])
+    assert (easy["epochs"], both["epochs"]) == (1, 6)
+    assert easy["steps"] + both["steps"] == facts["steps"]
+    assert both["words_seen"] == pytest.approx(3 * train["words"])
+    assert facts["words_seen"] == pytest.approx(easy["words_seen"] + both["words_seen"])
+    assert easy["text"] != both["text"]
+
+
+def test_competence_at_some_points_of_time(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table goes from the easiest block to all, by the formula, with the steps and words until then."""
+    from hindi_babylm.recipe.parsing import parse_recipe
+
+    recipe = write_recipe(curriculum="length", pacing="competence", num_train_epochs=3)
+    facts = dry_run(parse_recipe(recipe, []))
+    assert "stages" not in facts
+    rows, blocks = facts["competence"], facts["splits"]["train"]["blocks"]
+    assert [row["epoch"] for row in rows] == [0.0, 0.2, 0.5, 1.0, 1.5, 2.0]
+    assert [row["step"] for row in rows] == [round(row["epoch"] * facts["steps_per_epoch"]) for row in rows]
+    for row in rows:
+        share = math.sqrt(row["epoch"] * (1 - 0.01**2) / 2 + 0.01**2)
+        assert row["blocks"] == pytest.approx(max(1, share * blocks), abs=1)
+        assert row["share"] == row["blocks"] / blocks
+    assert rows[-1]["blocks"] == blocks
+    seen = [row["words_seen"] for row in rows]
+    assert seen == sorted(seen)
+    assert seen[0] == 0 < seen[-1] < facts["words_seen"]
+    table = capsys.readouterr().out
+    assert figures(r"^2\.00 +([\d,]+) +([\d.]+) % +([\d,]+) +([\d,]+)  ", table) == [
+        rows[-1]["step"],
+        100.0,
+        blocks,
+        round(seen[-1]),
+    ]
+    assert [line for line in table.splitlines() if width(line) > COLUMNS and "corpus.jsonl" not in line] == []
+
+
+def test_a_plan_cut_short_shows_the_competence_that_it_reaches(write_recipe: WriteRecipe) -> None:
+    """With max_steps the points of time after the last step are left out."""
+    from hindi_babylm.recipe.parsing import parse_recipe
+
+    recipe = write_recipe(curriculum="length", pacing="competence", max_steps=7)
+    facts = dry_run(parse_recipe(recipe, []))
+    assert [row["step"] for row in facts["competence"]][-1] <= 7
+    assert 1 < len(facts["competence"]) < 6
 
 
 def test_memory_and_time_are_measured(write_recipe: WriteRecipe) -> None:

@@ -42,12 +42,22 @@ def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None
 
 
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
-@pytest.mark.parametrize("curriculum", ["none", "length"])
+@pytest.mark.parametrize(
+    ("curriculum", "pacing", "epochs"),
+    [
+        ("none", "staged", 3),
+        ("length", "staged", 3),
+        ("lexical", "competence", 3),
+        pytest.param("morphology", "cumulative", 6, marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_train_on_the_rows_of_one(
-    write_recipe: WriteRecipe, block_log: dict[int, list[str]], curriculum: str
+    write_recipe: WriteRecipe, block_log: dict[int, list[str]], curriculum: str, pacing: str, epochs: int
 ) -> None:
-    """At every step two processes see together the rows that one sees, each once, in every epoch."""
-    recipe = write_recipe(curriculum=curriculum, num_train_epochs=3, eval_strategy="no", save_strategy="no")
+    """At every step two processes see together the rows that one sees, each as often, in every epoch."""
+    recipe = write_recipe(
+        curriculum=curriculum, pacing=pacing, num_train_epochs=epochs, eval_strategy="no", save_strategy="no"
+    )
     main([str(recipe)])
     content = json.loads(moved(recipe, "two").read_text(encoding="utf-8"))
     content["training"]["use_cpu"] = True

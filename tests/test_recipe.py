@@ -63,6 +63,25 @@ def test_the_defaults_are_those_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "kept"),
+    [
+        (["--pacing", "competence"], {"stage_epochs": [3, 4, 3], "competence_epochs": 5.0}),
+        (["--pacing", "staged", "--num_train_epochs", "5"], {"stage_epochs": [2, 1, 2]}),
+        (["--curriculum", "none"], {"stage_epochs": [3, 4, 3], "pacing": "staged"}),
+    ],
+)
+def test_a_flag_switches_off_what_hangs_on_two_keys(flags: list[str], kept: dict[str, Any]) -> None:
+    """The stages of a recipe go when a flag takes their curriculum or their pacing away, and stay when it does not."""
+    recipe = {
+        "curriculum": {"curriculum": "length", "pacing": "cumulative", "stage_epochs": [2, 1, 2]},
+        "training": {"num_train_epochs": 10},
+    }
+    parsed = parse(recipe, *flags)
+    assert {key: getattr(parsed.curriculum, key) for key in kept} == kept
+    assert parse(parsed.resolved()).resolved() == parsed.resolved()
+
+
+@pytest.mark.parametrize(
     ("training", "flags", "kept"),
     [
         ({"num_train_epochs": 3}, ["--max_steps", "5"], {"num_train_epochs": 10.0, "max_steps": 5}),

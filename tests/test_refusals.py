@@ -86,7 +86,8 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     # the curriculum
     (
         {"curriculum": {"curriculum": "lenght"}},
-        "r.json: curriculum.curriculum = \"lenght\": expected one of none, length, random; did you mean 'length'?",
+        'r.json: curriculum.curriculum = "lenght": expected one of none, length, morphology, lexical, random; did '
+        "you mean 'length'?",
     ),
     (
         {"curriculum": {"curriculum": "length", "stage_epochs": [1, 0]}, "training": {"num_train_epochs": 1}},
@@ -101,6 +102,50 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"curriculum": {"stage_epochs": [5, 5]}},
         'r.json: curriculum.stage_epochs = [5, 5] has no effect with curriculum.curriculum = "none" (default): '
         "choose a curriculum, or leave stage_epochs out",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "pacing": "stages"}},
+        'r.json: curriculum.pacing = "stages": expected one of staged, cumulative, competence; did you mean '
+        "'staged'?",
+    ),
+    (
+        {"curriculum": {"pacing": "cumulative"}},
+        'r.json: curriculum.pacing = "cumulative" has no effect with curriculum.curriculum = "none" (default): choose '
+        "a curriculum, or leave pacing out",
+    ),
+    (
+        {"curriculum": {"competence_epochs": 2.0}},
+        'r.json: curriculum.competence_epochs = 2.0 has no effect with curriculum.curriculum = "none" (default): '
+        "choose a curriculum, or leave competence_epochs out",
+    ),
+    (
+        {"curriculum": {"curriculum": "lexical", "pacing": "cumulative", "competence_epochs": 2.0}},
+        'r.json: curriculum.competence_epochs = 2.0 has no effect with curriculum.pacing = "cumulative": set pacing to '
+        "competence, or leave competence_epochs out",
+    ),
+    (
+        {"curriculum": {"curriculum": "lexical", "pacing": "competence", "stage_epochs": [5, 5]}},
+        'r.json: curriculum.stage_epochs = [5, 5] has no effect with curriculum.pacing = "competence": set pacing to '
+        "staged or cumulative, or leave stage_epochs out",
+    ),
+    (
+        {"curriculum": {"curriculum": "lexical", "pacing": "competence"}, "training": {"num_train_epochs": 4.5}},
+        "r.json: curriculum.competence_epochs = 5.0 (default) is more than training.num_train_epochs = 4.5: the "
+        "hardest blocks would never be in reach: lower it to 4.5 or less, or train longer",
+    ),
+    (
+        {"curriculum": {"curriculum": "lexical", "pacing": "competence", "competence_epochs": 0}},
+        "r.json: curriculum.competence_epochs = 0.0: expected more than 0",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "pacing": "cumulative"}},
+        "r.json: training.num_train_epochs = 10.0 (default) is not 3 + 8 + 9, as curriculum.stage_epochs = [3, 4, 3] "
+        '(default) and curriculum.pacing = "cumulative" ask for, where a pass over n stages takes n epochs: set it to '
+        "20, or change the stages",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "stage_epochs": []}},
+        "r.json: curriculum.stage_epochs is empty: give the epochs of each stage",
     ),
     (
         {"curriculum": {"curriculum": "length"}, "training": {"global_batch_size": 1}},
@@ -736,6 +781,19 @@ BETWEEN_BOTH: list[tuple[Any, list[str], str]] = [
         ["--num_train_epochs", "3", "--curriculum", "length"],
         "command line: --num_train_epochs = 3.0 is not the sum of curriculum.stage_epochs = [3, 4, 3] (default): set "
         "it to 10, or change the stages",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "pacing": "competence"}},
+        ["--num_train_epochs", "2"],
+        "r.json: curriculum.competence_epochs = 5.0 (default) is more than --num_train_epochs = 2.0: the hardest "
+        "blocks would never be in reach: lower it to 2 or less, or train longer",
+    ),
+    (
+        {"curriculum": {"curriculum": "length", "stage_epochs": [2, 1, 2]}},
+        ["--pacing", "cumulative", "--num_train_epochs", "5"],
+        "command line: --num_train_epochs = 5.0 is not 2 + 2 + 6, as curriculum.stage_epochs = [2, 1, 2] of r.json and "
+        '--pacing = "cumulative" ask for, where a pass over n stages takes n epochs: set it to 10, or change the '
+        "stages",
     ),
     (
         {"training": {"global_batch_size": 10}},

@@ -78,15 +78,28 @@ def test_resume_is_exact(write_recipe: WriteRecipe, block_log: dict[int, list[st
         assert_equal_runs(whole, folder)
 
 
-def test_resume_is_exact_from_every_step(write_recipe: WriteRecipe, block_log: dict[int, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("curriculum", "settings"),
+    [
+        pytest.param("length", {"num_train_epochs": 3}, id="staged"),
+        pytest.param(
+            "lexical", {"pacing": "cumulative", "num_train_epochs": 6, "global_batch_size": 18}, id="cumulative"
+        ),
+        pytest.param(
+            "morphology", {"pacing": "competence", "num_train_epochs": 3, "global_batch_size": 36}, id="competence"
+        ),
+    ],
+)
+def test_resume_is_exact_from_every_step(
+    write_recipe: WriteRecipe, block_log: dict[int, list[str]], curriculum: str, settings: dict[str, Any]
+) -> None:
     """Whichever step of a small run it goes on from, under a curriculum: same rows, same bits, same figures."""
     recipe = write_recipe(
-        curriculum="length",
+        curriculum=curriculum,
         dropout=0.2,
         ema_decay=0.9,
-        global_batch_size=9,
+        **{"global_batch_size": 9, **settings},
         gradient_accumulation_steps=3,
-        num_train_epochs=3,
         save_total_limit=50,
         **EVERY_STEP,
     )

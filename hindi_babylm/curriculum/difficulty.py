@@ -1,4 +1,8 @@
-"""How difficult a document is, one function a curriculum."""
+"""How difficult a document is, one function a curriculum.
+
+`lexical` and `morphology` are means over words, so that they are not the length in disguise, and drawn to the mean of
+the corpus where a document has few words (`curriculum.words.credible_means`).
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -37,7 +41,46 @@ def random(documents: "Dataset", seed: int) -> "np.ndarray":
     return np.random.default_rng(seed).random(len(documents))
 
 
+def lexical(documents: "Dataset", seed: int) -> "np.ndarray":
+    """Return how rare the words of each document are among these documents, in bits a word: float64 `(documents,)`.
+
+    The mean of -log2 p(word) with p the relative frequency, which no word has 0 of: Platanios et al. (2019), equation
+    4, per word, where theirs is a sum and grows with length.
+    """
+    import numpy as np
+
+    from hindi_babylm.curriculum.words import credible_means, read_words
+
+    words = read_words(documents)
+    frequencies = words.frequencies()
+    rarity = -np.log2(frequencies / max(1, frequencies.sum()))
+    return credible_means(words, rarity[words.ids])
+
+
+def morphology(documents: "Dataset", seed: int) -> "np.ndarray":
+    """Return the grammatical morphemes a word of each document: float64 `(documents,)`.
+
+    Counted are suffixes (`count_suffixes`), and each auxiliary that follows on another, for Hindi builds its tenses of
+    both: करता 1, करवाएँगे 3, किया जा रहा है 1. Over all words this is the index of synthesis of Greenberg (1960, "A
+    Quantitative Approach to the Morphological Typology of Language") less the one stem that each word has, and with
+    periphrasis counted as inflection.
+    """
+    import numpy as np
+
+    from hindi_babylm.curriculum.morphology import AUXILIARIES, count_suffixes
+    from hindi_babylm.curriculum.words import credible_means, read_words
+
+    words = read_words(documents)
+    morphemes = np.asarray(count_suffixes(words.types), dtype=np.float64)[words.ids]
+    auxiliary = np.asarray([word in AUXILIARIES for word in words.types], dtype=bool)[words.ids]
+    # Hindi sentences end, and do not begin, with an auxiliary: the end between two words need not be known.
+    morphemes[1:] += auxiliary[1:] & auxiliary[:-1] & (np.diff(words.documents) == 0)
+    return credible_means(words, morphemes)
+
+
 DIFFICULTIES: dict[str, Callable[["Dataset", int], "np.ndarray"]] = {
     "length": length,
+    "morphology": morphology,
+    "lexical": lexical,
     "random": random,
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from hindi_babylm.curriculum.pacing import FIRST_STAGES, PACINGS, blocks_in_reach, stage_bounds, stage_lengths
 from hindi_babylm.storage import UserError
 
 
@@ -15,10 +16,10 @@ class CurriculumSampler(Sampler[int]):
     that all processes take at once. What is missing is filled with index -1, which `Blocks` answers with a row of
     nothing to predict; sharding would else repeat rows at an epoch's end.
 
-    Without `stage_epochs` an epoch holds every block. With them the blocks, packed from easy to hard, are cut into
-    as many stages of equal size, and stage `i` has the next `stage_epochs[i]` epochs, shuffled within the stage
-    (specification, "Curriculum Learning": thirds for 3, 4 and 3 epochs). Raises UserError for fewer blocks than
-    stages. Where the blocks of each epoch are others, `block_words` is a function of the epoch.
+    Without `stage_epochs` an epoch holds every block. A curriculum has blocks that were packed from easy to hard, and
+    an entry of `PACINGS`: with `staged` or `cumulative` they are cut into as many stages of equal size as
+    `stage_epochs` has entries; with `competence` all are in reach after `competence_epochs` epochs. Raises UserError
+    for fewer blocks than stages. Where the blocks of each epoch are others, `block_words` is a function of the epoch.
 
     >>> words = np.array([90, 95, 100, 110])  # of blocks that were packed from easy to hard
     >>> sampler = CurriculumSampler(words, seed=42, stage_epochs=[2, 1])
@@ -34,25 +35,31 @@ class CurriculumSampler(Sampler[int]):
         *,
         seed: int,
         multiple: int = 1,
+        pacing: str = "staged",
         stage_epochs: Sequence[int] = (),
+        competence_epochs: float = 1.0,
     ) -> None:
         self.block_words = block_words
+        self.blocks = len(self._words_of_blocks(0))
         self.seed = seed
-        self.blocks = len(self._words(0))
-        if self.blocks < len(stage_epochs):
+        self.pacing = pacing
+        self.stage_epochs = stage_epochs or [1]
+        self.competence_epochs = competence_epochs
+        self.stage_lengths = stage_lengths(pacing, self.stage_epochs)
+        if self.blocks < len(self.stage_lengths):
             raise UserError(
-                f"curriculum: {self.blocks} blocks do not fill {len(stage_epochs)} stages: "
+                f"curriculum: {self.blocks} blocks do not fill {len(self.stage_lengths)} stages: "
                 "lower block_size, or take more text or fewer stages"
             )
-        self.stages = np.array_split(np.arange(self.blocks), len(stage_epochs) or 1)
-        self.stage_of_epoch = np.repeat(np.arange(len(self.stages)), stage_epochs or 1)
+        self.stage_bounds = stage_bounds(self.blocks, max(1, len(self.stage_lengths)))
         self.multiple = multiple
         self.epoch = 0
-        self._running: tuple[int, np.ndarray] = (-1, np.empty(0))  # the words of `words_seen`, for one epoch
+        self._words_before = [0.0]  # the words of `words_seen` before each epoch
+        self._running: tuple[int, np.ndarray] = (-1, np.empty(0))  # and in one epoch, row by row
 
     def __len__(self) -> int:
-        longest = len(self.stages[0])  # `array_split` gives the longer ones first, by one block
-        return -(-longest // self.multiple) * self.multiple
+        # The first stage is the longest, and without stages it is all blocks.
+        return -(-self.stage_bounds[1] // self.multiple) * self.multiple
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order(self.epoch).tolist())
@@ -61,38 +68,47 @@ class CurriculumSampler(Sampler[int]):
         """Choose the epoch whose order the next iteration yields."""
         self.epoch = epoch
 
-    def stage(self, epoch: int) -> np.ndarray:
-        """Return the blocks that `epoch` trains on; past its last epoch a curriculum stays at its last stage."""
-        stage: np.ndarray = self.stages[self.stage_of_epoch[min(epoch, len(self.stage_of_epoch) - 1)]]
-        return stage
-
     def order(self, epoch: int) -> np.ndarray:
         """Return the block indices of `epoch` in training order, -1 for padding: int64 `(len(self),)`."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.stage(epoch))
-        longest = len(self.stages[0])
-        # The row that a shorter stage lacks stands in the middle: alone in a last batch it would give no loss.
-        order = np.insert(order, longest // 2, [-1] * (longest - len(order)))
-        return np.concatenate([order, np.full(len(self) - longest, -1)])
+        order = PACINGS[self.pacing](
+            epoch,
+            blocks=self.blocks,
+            seed=self.seed,
+            stage_epochs=self.stage_epochs,
+            competence_epochs=self.competence_epochs,
+        )
+        return np.concatenate([order, np.full(len(self) - len(order), -1)])
+
+    def stage(self, stage: int) -> range:
+        """Return the blocks that a stage trains on."""
+        return range(self.stage_bounds[FIRST_STAGES[self.pacing](stage)], self.stage_bounds[stage + 1])
+
+    def in_reach(self, epochs: float) -> int:
+        """Return how many blocks are in reach after `epochs` epochs of pacing by competence."""
+        found = blocks_in_reach(np.asarray(epochs), blocks=self.blocks, competence_epochs=self.competence_epochs)
+        return int(found)
 
     def times_seen(self, rows: int) -> np.ndarray:
         """Return how often each block is among the first `rows` of the run, counted over epochs: `(blocks,)`."""
         epochs, rest = divmod(rows, len(self))
-        counts = np.zeros(self.blocks + 1, dtype=np.int64)
-        for epoch in range(epochs):
-            counts[self.stage(epoch)] += 1
-        counts[self.order(epochs)[:rest]] += 1
+        counts = np.zeros(self.blocks + 1, dtype=np.int64)  # the last one is that of padding
+        for epoch in range(epochs + 1):
+            order = self.order(epoch)
+            counts += np.bincount(order[: rest if epoch == epochs else None] % len(counts), minlength=len(counts))
         return counts[:-1]
 
     def words_seen(self, rows: int) -> float:
         """Return the words in the first `rows` rows of the run; asked at every step, so an epoch is added up once."""
         epoch, rest = divmod(rows, len(self))
         if self._running[0] != epoch:
-            before = sum(float(self._words(earlier)[self.stage(earlier)].sum()) for earlier in range(epoch))
-            order = self.order(epoch)
-            words = np.where(order >= 0, self._words(epoch)[order], 0.0)
-            self._running = epoch, before + np.concatenate([[0.0], np.cumsum(words)])
-        return float(self._running[1][rest])
+            while len(self._words_before) <= epoch:
+                self._words_before.append(self._words_before[-1] + self._words(len(self._words_before) - 1).sum())
+            self._running = epoch, np.concatenate([[0.0], np.cumsum(self._words(epoch))])
+        return float(self._words_before[epoch] + self._running[1][rest])
 
     def _words(self, epoch: int) -> np.ndarray:
-        """Return the words of each block of `epoch`: `(blocks,)`."""
+        order = self.order(epoch)
+        return np.where(order >= 0, self._words_of_blocks(epoch)[order], 0.0)
+
+    def _words_of_blocks(self, epoch: int) -> np.ndarray:
         return self.block_words(epoch) if callable(self.block_words) else self.block_words

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
+from hindi_babylm.curriculum.pacing import FIRST_STAGES, stage_lengths
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.given import Given
-from hindi_babylm.recipe.governors import GOVERNORS
+from hindi_babylm.recipe.governors import governors
 from hindi_babylm.recipe.machine import check_machine
 from hindi_babylm.recipe.model_config import check_model_config
 from hindi_babylm.recipe.optimizers import check_optimizer_arguments
@@ -33,7 +34,7 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
             # A token is not printed: what a refusal says ends in logs.
             shown = given.at(name) if name.endswith("_token") else given.first(name)
             raise UserError(f"{shown} is refused: {reason}")
-    for name, governor in GOVERNORS.items():
+    for name, governor in governors():
         # A resolved recipe holds every default of ours: only another value, or a flag, asks for something.
         asked = name in recipe.places and (given.by_flag(name) or values[name] != keys[name].default)
         if asked and values[name] not in (None, False) and not governor.is_on(values[governor.key]):
@@ -202,20 +203,36 @@ def _check_training(given: Given) -> None:
 
 
 def _check_curriculum(given: Given) -> None:
-    values, stages = given.values, given.recipe.curriculum.stage_epochs
+    values, order = given.values, given.recipe.curriculum
     if values["repack"] and values["dataloader_persistent_workers"]:
         raise UserError(
             f"{given.first('repack')} contradicts {given.other('dataloader_persistent_workers', 'repack')}: such "
             "workers stay at the blocks of their first epoch: leave one of them out"
         )
-    if given.recipe.curriculum.curriculum == NO_CURRICULUM:
+    if order.curriculum == NO_CURRICULUM:
         return
-    if not stages:
+    epochs = values["num_train_epochs"] if values["max_steps"] < 1 else None
+    if order.pacing not in FIRST_STAGES:
+        if order.pacing == "competence" and epochs is not None and order.competence_epochs > epochs:
+            raise UserError(
+                f"{given.first('competence_epochs')} is more than "
+                f"{given.other('num_train_epochs', 'competence_epochs')}: the hardest blocks would never be in reach: "
+                f"lower it to {epochs:g} or less, or train longer"
+            )
+        return
+    if not order.stage_epochs:
         raise UserError(f"{given.at('stage_epochs')} is empty: give the epochs of each stage")
-    if values["max_steps"] < 1 and values["num_train_epochs"] != sum(stages):
+    lengths = stage_lengths(order.pacing, order.stage_epochs)
+    if epochs not in (None, sum(lengths)):
+        stages = given.other("stage_epochs", "num_train_epochs")
+        meant = f"the sum of {stages}"
+        if order.pacing == "cumulative":
+            meant = (
+                f"{' + '.join(map(str, lengths))}, as {stages} and {given.other('pacing', 'num_train_epochs')} ask "
+                "for, where a pass over n stages takes n epochs"
+            )
         raise UserError(
-            f"{given.first('num_train_epochs')} is not the sum of {given.other('stage_epochs', 'num_train_epochs')}: "
-            f"set it to {sum(stages)}, or change the stages"
+            f"{given.first('num_train_epochs')} is not {meant}: set it to {sum(lengths)}, or change the stages"
         )
     if values["global_batch_size"] == 1:
         raise UserError(

@@ -1,10 +1,11 @@
 """Keys that have no effect beside certain values of others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
+from hindi_babylm.curriculum.pacing import FIRST_STAGES
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def forget_overridden(
     for key, settings in {"lr_scheduler_type": "lr_scheduler_kwargs", "optim": "optim_args"}.items():
         if key in given and settings not in given and values["training"][key] != before["training"].get(key):
             values["training"].pop(settings, None)
-    for name, governor in GOVERNORS.items():
+    for name, governor in governors():
         if governor.key in given and name not in given:
             (value,) = (entries[governor.key] for entries in values.values() if governor.key in entries)
             if not governor.is_on(value):
@@ -34,9 +35,23 @@ def forget_overridden(
                     entries.pop(name, None)
 
 
-# Key -> the key that switches it off. A flag that governs takes the governed keys of the recipe back to their defaults.
-GOVERNORS = {
-    "stage_epochs": Governor("curriculum", lambda name: name != NO_CURRICULUM, "choose a curriculum"),
+def governors() -> Iterator[tuple[str, Governor]]:
+    """Yield each governed key with what governs it; a key of several governors once for each."""
+    for name, found in GOVERNORS.items():
+        yield from ((name, governor) for governor in (found if isinstance(found, tuple) else (found,)))
+
+
+_CHOSEN = Governor("curriculum", lambda name: name != NO_CURRICULUM, "choose a curriculum")
+
+# Key -> the key that switches it off, or several of which each does. A flag that governs takes the governed keys of the
+# recipe back to their defaults.
+GOVERNORS: dict[str, Governor | tuple[Governor, ...]] = {
+    "pacing": _CHOSEN,
+    "stage_epochs": (
+        _CHOSEN,
+        Governor("pacing", lambda name: name in FIRST_STAGES, "set pacing to staged or cumulative"),
+    ),
+    "competence_epochs": (_CHOSEN, Governor("pacing", lambda name: name == "competence", "set pacing to competence")),
     "repack": Governor("curriculum", lambda name: name == NO_CURRICULUM, "set curriculum to none"),
     "num_train_epochs": Governor("max_steps", lambda steps: steps < 1, "set max_steps to -1"),
     **dict.fromkeys(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hindi_babylm.console import LEVELS
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
+from hindi_babylm.curriculum.pacing import PACINGS
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.modeling import ARCHITECTURES
 from hindi_babylm.storage import UserError
@@ -100,7 +101,9 @@ class CurriculumSection:
         NO_CURRICULUM,
         choices=ChainMap(DIFFICULTIES, {NO_CURRICULUM: None}),  # a view: one that is registered later is a choice too
     )
-    stage_epochs: list[int] = _option("Epochs of each stage, the easiest first.", [3, 4, 3], low=1, unit="epochs")
+    pacing: str = _option("How fast it gets harder: " + ", ".join(PACINGS) + ".", "staged", choices=PACINGS)
+    stage_epochs: list[int] = _option("Passes of each stage, the easiest first.", [3, 4, 3], low=1, unit="passes")
+    competence_epochs: float = _option("Until all blocks are in reach.", 5.0, above=0, unit="epochs")
 
 
 @dataclass

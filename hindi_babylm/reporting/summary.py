@@ -106,11 +106,20 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         ("will be seen", f"{plan['words_seen']:,.0f} words, {plan['tokens']:,} predicted tokens"),
     ]
     lines += ["", *(f"{name:<16}{value}" for name, value in rows)]
-    if plan["stages"]:
-        lines += ["", f"{'stage':<8}{'epochs':>8}{'steps':>10}{'words seen':>14}  first text begins"]
-    for number, stage in enumerate(plan["stages"], start=1):
-        text = stage["first_text"] if len(stage["first_text"]) <= 38 else stage["first_text"][:35] + "..."
-        lines.append(f"{number:<8}{stage['epochs']:>8.2f}{stage['steps']:>10,}{stage['words_seen']:>14,.0f}  {text}")
+    if "stages" in plan:
+        lines += ["", f"{'stage':<6}{'blocks':>8}{'epochs':>8}{'steps':>9}{'words seen':>13}  first text begins"]
+        lines += [
+            f"{number:<6}{stage['blocks']:>8,}{stage['epochs']:>8.2f}{stage['steps']:>9,}{stage['words_seen']:>13,.0f}"
+            f"  {_cut(stage['text'])}"
+            for number, stage in enumerate(plan["stages"], start=1)
+        ]
+    if "competence" in plan:
+        lines += ["", f"{'epoch':<7}{'step':>8}{'in reach':>9}{'blocks':>8}{'words seen':>13}  hardest text begins"]
+        lines += [
+            f"{row['epoch']:<7.2f}{row['step']:>8,}{100 * row['share']:>7.1f} %{row['blocks']:>8,}"
+            f"{row['words_seen']:>13,.0f}  {_cut(row['text'])}"
+            for row in plan["competence"]
+        ]
     told = dict.fromkeys(("weights", "gradients", "optimizer", "average", "logits"), "by size")
     told |= {"activations": "by formula, on a GPU", "together": "on a GPU, beside its libraries"}
     lines += [
@@ -129,6 +138,10 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         "Dry run: nothing was trained, and nothing is left of it.",
     ]
     return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 33 else text[:30] + "..."
 
 
 def _floor(test: Mapping[str, Any], name: str) -> str:

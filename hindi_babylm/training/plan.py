@@ -25,6 +25,7 @@ from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 TIMED_STEPS = 20
 TIMED_SECONDS = 45.0
 TIMED_EVALUATION_BATCHES = 8
+COMPETENCE_POINTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the epochs until all blocks are in reach
 
 
 def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
@@ -71,29 +72,57 @@ def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
     }
 
 
-def plan_stages(trainer: HindiLanguageModelTrainer) -> list[dict[str, Any]]:
-    """Return the epochs, steps and words of each stage of a curriculum, and the beginning of its first text."""
+def plan_pacing(trainer: HindiLanguageModelTrainer) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of `stages`, or of `competence` at some points of time, of a curriculum's pacing.
+
+    A stage has its blocks, epochs, steps and words, and the beginning of the first text that it adds. A point of time
+    has its epoch and step, the blocks in reach with their share of all, the words seen until then, and the beginning of
+    the hardest text in reach.
+    """
     sampler: Any = trainer.train_sampler
-    blocks: Any = trainer.train_dataset
-    tokenizer: Any = trainer.processing_class
-    total = trainer.state.max_steps
-    steps_per_epoch = _steps_per_epoch(trainer)
-    ends = [min(steps_per_epoch * int(epoch), total) for epoch in np.cumsum(np.bincount(sampler.stage_of_epoch))]
+    total, steps_per_epoch = trainer.state.max_steps, _steps_per_epoch(trainer)
+    if sampler.pacing == "competence":
+        points = [share * sampler.competence_epochs for share in COMPETENCE_POINTS]
+        return {
+            "competence": [_competence(trainer, epoch) for epoch in points if round(epoch * steps_per_epoch) <= total]
+        }
+    if not sampler.stage_lengths:
+        return {}
+    ends = [min(steps_per_epoch * int(epoch), total) for epoch in np.cumsum(sampler.stage_lengths)]
     ends[-1] = total  # past its epochs a run stays at the last stage
     rows = []
-    for stage, start, end in zip(sampler.stages, [0, *ends[:-1]], ends, strict=True):
-        row = int(stage[0])
-        first = blocks.store.document(blocks.first_document(row))
+    for stage, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         rows.append(
             {
-                "blocks": len(stage),
+                "blocks": len(sampler.stage(stage)),
                 "epochs": (end - start) / steps_per_epoch,
                 "steps": end - start,
                 "words_seen": seen(trainer, end)["words_seen"] - seen(trainer, start)["words_seen"],
-                "first_text": " ".join(tokenizer.decode(first[:64]).split()[:8]),
+                "text": _beginning(trainer, sampler.stage_bounds[stage]),
             }
         )
-    return rows
+    return {"stages": rows}
+
+
+def _competence(trainer: HindiLanguageModelTrainer, epoch: float) -> dict[str, Any]:
+    """Return what is in reach after `epoch` epochs of pacing by competence."""
+    sampler: Any = trainer.train_sampler
+    step, blocks = round(epoch * _steps_per_epoch(trainer)), sampler.in_reach(epoch)
+    return {
+        "epoch": epoch,
+        "step": step,
+        "share": blocks / len(sampler.block_words),
+        "blocks": blocks,
+        "words_seen": seen(trainer, step)["words_seen"],
+        "text": _beginning(trainer, blocks - 1),
+    }
+
+
+def _beginning(trainer: HindiLanguageModelTrainer, block: int) -> str:
+    """Return the first words of the text that begins in a block."""
+    blocks: Any = trainer.train_dataset
+    tokenizer: Any = trainer.processing_class
+    return " ".join(tokenizer.decode(blocks.store.document(blocks.first_document(block))[:64]).split()[:8])
 
 
 class _Timer(TrainerCallback):
