@@ -44,8 +44,8 @@ def random(documents: "Dataset", seed: int) -> "np.ndarray":
 def lexical(documents: "Dataset", seed: int) -> "np.ndarray":
     """Return how rare the words of each document are among these documents, in bits a word: float64 `(documents,)`.
 
-    The mean of -log2 p(word) with p the relative frequency, which no word has 0 of: Platanios et al. (2019), equation
-    4, per word, where theirs is a sum and grows with length.
+    The mean of -log2 p(word) with p the relative frequency, which is above 0 for every word: the word rarity of
+    Platanios et al. (2019), but for theirs being a sum, which grows with length.
     """
     import numpy as np
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# Platanios et al. (2019), section 4: a hundredth of the data at the start.
+# The share at the start in all experiments of Platanios et al. (2019).
 INITIAL_COMPETENCE = 0.01
 
 
@@ -40,7 +40,7 @@ def competence(
 ) -> "np.ndarray":
     """Return rows drawn uniformly, with repetition, from the easiest share of the blocks, which grows row by row.
 
-    The share is that of `blocks_in_reach` (Platanios et al. 2019, algorithm 1). Once all are in reach the rows are
+    The share is that of `blocks_in_reach` (Platanios et al. 2019). Once all are in reach the rows are
     those of an epoch without a curriculum, each once. int64 `(blocks,)`.
     """
     import numpy as np
