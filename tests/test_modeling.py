@@ -105,10 +105,13 @@ def test_count_parameters_of_plain_modules() -> None:
 
 
 def test_gpt2_has_dropout_at_embedding_attention_and_residual() -> None:
-    """A GPT-2 drops at its embeddings, attention weights and residual branches with the one rate."""
+    """A GPT-2 drops at its embeddings, and in each layer at attention weights, attention and feed-forward output."""
     model = build("gpt2", dropout=0.3)
-    rates = {name.split(".")[-1]: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
-    assert rates == {"drop": 0.3, "attn_dropout": 0.3, "resid_dropout": 0.3, "dropout": 0.3}
+    rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    layers = range(model.config.n_layer)
+    places = ("attn.attn_dropout", "attn.resid_dropout", "mlp.dropout")
+    expected = ["transformer.drop", *(f"transformer.h.{layer}.{place}" for layer in layers for place in places)]
+    assert rates == dict.fromkeys(expected, 0.3)
 
 
 def test_llama_has_dropout_in_attention_only() -> None:

@@ -21,6 +21,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
+from transformers.pytorch_utils import Conv1D
 
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -214,6 +215,53 @@ def test_grad_norm_is_that_of_the_gradient_before_clipping(make: Make) -> None:
     expected = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters() if p.grad is not None))  # type: ignore[arg-type]
     trainer.train()
     assert trainer.state.log_history[0]["grad_norm"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_update_is_that_of_the_clipped_gradient(make: Make) -> None:
+    """One step of SGD moves every weight by rate x gradient x limit / norm, computed by hand."""
+    rows, limit, rate = Rows([12] * 4), 0.05, 0.3
+    model = tiny_model("gpt2")
+    logits = model(rows.ids).logits[:, :-1]
+    functional.cross_entropy(logits.transpose(1, 2), rows.labels[:, 1:]).backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
+    assert norm > 10 * limit
+    trainer = make(
+        **{"train": rows, "max_steps": 1, "optim": "sgd", "max_grad_norm": limit},
+        **{"learning_rate": rate, "weight_decay": 0.0, "eval_strategy": "no", "save_strategy": "no"},
+    )
+    trainer.train()
+    for name, weight in trained(trainer).named_parameters():
+        before = dict(tiny_model("gpt2").named_parameters())[name]
+        torch.testing.assert_close(weight, before - rate * gradients[name] * limit / norm, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("muon", [None, 0.02])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_matrices_are_decayed_and_the_run_says_how_many(
+    make: Make, architecture: str, muon: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights of embeddings and linear maps are decayed, biases and norms are not, and the console has the counts."""
+    trainer = make(architecture, max_steps=1, weight_decay=0.1, muon_learning_rate=muon)
+    trainer.train()
+    model = trained(trainer)
+    kinds = (torch.nn.Embedding, torch.nn.Linear, Conv1D)
+    every = {id(p): p for p in model.parameters()}
+    matrices = {id(module.weight): module.weight for module in model.modules() if isinstance(module, kinds)}
+    assert trainer.optimizer is not None
+    decays = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert decays == {key: 0.1 if key in matrices else 0.0 for key in every}
+    count, total = sum(p.numel() for p in matrices.values()), sum(p.numel() for p in every.values())
+    wanted = [
+        f"Weight decay: 0.1 on {count:,} parameters ({len(matrices)} tensors), "
+        f"not on {total - count:,} ({len(every) - len(matrices)})"
+    ]
+    if muon is not None:
+        layers = [module.weight for module in model.modules() if isinstance(module, kinds[1:])]
+        hidden = [weight for weight in layers if weight is not model.get_output_embeddings().weight]
+        wanted.append(f"Muon: {sum(weight.numel() for weight in hidden):,} parameters ({len(hidden)} tensors)")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("Weight decay", "Muon"))] == wanted
 
 
 def test_metric_lists_have_an_entry_an_evaluation(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,9 @@ class Console(TrainerCallback):
             decay = args.get_schedule_arguments(state.max_steps) if name == "warmup_stable_decay" else None
             told = f", decay {decay['num_decay_steps']}" if decay else ""
             say(f"Schedule: {name}, {state.max_steps} steps, warmup {warmup}{capped}{told}")
+            # DeepSpeed flattens the groups, and a training that had ended has none.
+            if not args.deepspeed and kwargs["optimizer"] is not None:
+                say("\n".join(decay_lines(kwargs["optimizer"].param_groups)))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -182,6 +186,22 @@ class Console(TrainerCallback):
             self.training.close()
             self.training = None
         self.ended = False
+
+
+def decay_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how many parameters of an optimizer's groups are decayed, how many are not, and how many are Muon's."""
+
+    def size(chosen: Iterable[Mapping[str, Any]], unit: str = "", of: str = "") -> str:
+        tensors = [tensor for group in chosen for tensor in group["params"]]
+        return f"{sum(tensor.numel() for tensor in tensors):,}{unit} ({len(tensors)}{of})"
+
+    words = {"unit": " parameters", "of": " tensors"}
+    decayed = [group for group in groups if group["weight_decay"]]
+    rest = [group for group in groups if not group["weight_decay"]]
+    rate = max((group["weight_decay"] for group in decayed), default=0.0)
+    lines = [f"Weight decay: {rate:g} on {size(decayed, **words)}, not on {size(rest)}"]
+    muon = [group for group in groups if "ns_steps" in group]
+    return [*lines, f"Muon: {size(muon, **words)}"] if muon else lines
 
 
 def checkpoint_path(args: TrainingArguments, state: TrainerState) -> Path:
