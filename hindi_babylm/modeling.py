@@ -169,5 +169,8 @@ ARCHITECTURES: dict[str, "Callable[..., PreTrainedConfig]"] = {
     "llama": llama_config,
 }
 
+# Those whose classes take positions that begin again in a block for several documents, and keep them apart.
+KEEP_DOCUMENTS_APART = ("gpt2", "llama")
+
 # Architecture -> the class of its config, whose fields a recipe is checked against before anything is imported.
 CONFIG_CLASSES = {"gpt2": "GPT2Config", "llama": "LlamaConfig"}

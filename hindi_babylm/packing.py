@@ -114,12 +114,17 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
 
     With `repack_seed` each epoch puts the documents in an order of its own, drawn with the seed and the epoch, and
     cuts them anew: as many blocks of as many tokens, with other boundaries and other neighbours.
+
+    With `document_attention` a block has `position_ids (block_size,)` too, see `document_positions`.
     """
 
-    def __init__(self, store: TokenStore, block_size: int, *, repack_seed: int | None = None) -> None:
+    def __init__(
+        self, store: TokenStore, block_size: int, *, repack_seed: int | None = None, document_attention: bool = False
+    ) -> None:
         self.store = store
         self.block_size = block_size
         self.repack_seed = repack_seed
+        self.document_attention = document_attention
         self.epoch = 0
         self._laid_out: tuple[int, np.ndarray, np.ndarray] | None = None  # of one epoch, at hand for its blocks
         self.predicted_tokens = len(store.tokens) - 1
@@ -141,7 +146,10 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         ids[: len(found)] = found
         labels = ids.copy()
         labels[len(found) :] = IGNORED
-        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        row = {"input_ids": ids, "labels": labels}
+        if self.document_attention:
+            row["position_ids"] = document_positions(ids, self.store.eos_token_id)
+        return {name: torch.from_numpy(values) for name, values in row.items()}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose blocks are read from here on."""
@@ -196,8 +204,25 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         return np.diff(np.interp(boundaries, starts, passed))
 
 
-def pack(store: TokenStore, *, block_size: int, repack_seed: int | None = None) -> Blocks:
-    """Cut a token store into blocks of `block_size` tokens, with `repack_seed` into others in each epoch.
+def document_positions(ids: np.ndarray, eos_token_id: int) -> np.ndarray:
+    """Return the position of each token of a block in its document, from 0, int64 `(block_size,)`.
+
+    The models of `modeling.KEEP_DOCUMENTS_APART` let a token attend only to those before it back to position 0, when
+    they get no attention mask and no cache. The EOS of a document counts to the next one, as the context of its
+    first token, which is what the evaluation of single documents gives them. A document that was begun in the block
+    before starts at 0 too.
+
+    >>> document_positions(np.array([7, 8, 1, 5, 6, 7, 1, 5]), eos_token_id=1).tolist()
+    [0, 1, 0, 1, 2, 3, 0, 1]
+    """
+    places = np.arange(len(ids))
+    return places - np.maximum.accumulate(np.where(ids == eos_token_id, places, 0))
+
+
+def pack(
+    store: TokenStore, *, block_size: int, repack_seed: int | None = None, document_attention: bool = False
+) -> Blocks:
+    """Cut a token store into blocks of `block_size` tokens; the options are those of `Blocks`.
 
     Raises UserError when the store is too small for one prediction.
 
@@ -211,7 +236,7 @@ def pack(store: TokenStore, *, block_size: int, repack_seed: int | None = None) 
     >>> print(blocks[1]["labels"].tolist()[-2:], blocks.tokens().tolist())  # of padding, and the predicted tokens
     [-100, -100] [5, 3]
     """
-    return Blocks(store, block_size, repack_seed=repack_seed)
+    return Blocks(store, block_size, repack_seed=repack_seed, document_attention=document_attention)
 
 
 def write_documents(folder: Path, documents: "datasets.Dataset") -> None:

@@ -57,10 +57,15 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
     stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
-    blocks = {split: pack(store, block_size=settings.block_size) for split, store in stores.items()}
-    if settings.repack:
-        seed = data_seed(arguments)
-        blocks["train"] = pack(stores["train"], block_size=settings.block_size, repack_seed=seed)
+    blocks = {
+        split: pack(
+            store,
+            block_size=settings.block_size,
+            repack_seed=data_seed(arguments) if settings.repack and split == "train" else None,
+            document_attention=settings.document_attention,
+        )
+        for split, store in stores.items()
+    }
     with recipe.blamed("model_config"):
         model = build_model(
             architecture=settings.architecture,

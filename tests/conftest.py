@@ -62,6 +62,7 @@ def tiny_recipe(
     curriculum: str = "none",
     repack: bool = False,
     pacing: str = "staged",
+    document_attention: bool = False,
     **training: Any,
 ) -> dict[str, Any]:
     """Return a recipe that trains in about a second."""
@@ -74,6 +75,7 @@ def tiny_recipe(
             "block_size": 32,
             "dropout": dropout,
             "repack": repack,
+            "document_attention": document_attention,
             "model_config": TINY_GPT2 if architecture == "gpt2" else TINY_LLAMA,
         },
         "training": {

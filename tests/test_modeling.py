@@ -1,11 +1,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hindi_babylm.modeling import ARCHITECTURES, build_model, check_settings, count_parameters
+from hindi_babylm.modeling import (
+    ARCHITECTURES,
+    KEEP_DOCUMENTS_APART,
+    build_model,
+    check_settings,
+    count_parameters,
+)
+from hindi_babylm.packing import document_positions
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.storage import UserError
 
@@ -228,3 +236,52 @@ def test_the_recipes_have_the_sizes_of_the_specification(recipe: str, millions: 
     count = count_parameters(model)
     assert count == closed_form("gpt2", positions=512, inner=4 * sizes["width"], **sizes)
     assert abs(count / 1e6 - millions) < 0.05 * millions
+
+
+# A block that begins in the middle of a document and ends in the middle of another; 5 is the EOS.
+PACKED = [11, 12, 13, 5, 21, 22, 5, 5, 31, 32, 33, 34, 35, 5, 41, 42]
+SEGMENTS = [(0, 3), (3, 6), (6, 7), (7, 13), (13, 16)]  # an EOS is the context of the document after it
+
+
+def packed_logits(model: Any, ids: list[int]) -> torch.Tensor:
+    """Return the logits of a block beside another one, as the training gives it: no mask, no cache."""
+    rows = np.asarray([ids, list(range(100, 100 + len(ids)))])
+    positions = np.stack([document_positions(row, 5) for row in rows])
+    found: torch.Tensor = model(
+        input_ids=torch.from_numpy(rows), position_ids=torch.from_numpy(positions), use_cache=False
+    ).logits[0]
+    return found
+
+
+@pytest.mark.parametrize("architecture", KEEP_DOCUMENTS_APART)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("training", [False, True])
+def test_documents_of_a_block_do_not_see_each_other(architecture: str, attention: str, training: bool) -> None:
+    """A token changes no logit outside of its document, and a document has the logits that it has alone."""
+    model = build(architecture, dropout=0.0).train(training)
+    assert model.config._attn_implementation == "sdpa", "what a recipe trains with"
+    model.set_attn_implementation(attention)
+    with torch.no_grad():
+        together = packed_logits(model, PACKED)
+        for start, end in SEGMENTS:
+            alone = model(input_ids=torch.tensor([PACKED[start:end]]), use_cache=False).logits[0]
+            assert torch.allclose(together[start:end], alone, rtol=0, atol=1e-6)
+            outside = [place for place in range(len(PACKED)) if not start <= place < end]
+            for place in range(start, end):
+                if PACKED[place] != 5:
+                    changed = packed_logits(model, [*PACKED[:place], 99, *PACKED[place + 1 :]])
+                    assert torch.equal(changed[outside], together[outside])
+                    assert not torch.equal(changed[place], together[place])
+
+
+@pytest.mark.parametrize("architecture", KEEP_DOCUMENTS_APART)
+def test_a_cache_or_a_mask_would_let_documents_see_each_other(architecture: str) -> None:
+    """The same positions with a cache or an attention mask are not kept apart: why the training has neither."""
+    model = build(architecture, dropout=0.0).eval()
+    ids = torch.tensor([PACKED])
+    positions = torch.from_numpy(document_positions(np.asarray(PACKED), 5))[None]
+    with torch.no_grad():
+        apart = packed_logits(model, PACKED)
+        for settings in ({"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(ids)}):
+            found = model(input_ids=ids, position_ids=positions, **settings).logits[0]
+            assert not torch.allclose(found, apart, atol=1e-3)

@@ -159,6 +159,7 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
             "training": {"num_train_epochs": 2},
         },
     ),
+    "document_attention": (True, {}),
     "stage_epochs": (
         [2, 1],
         {"curriculum": {"curriculum": "length", "stage_epochs": [1, 2]}, "training": {"num_train_epochs": 3}},

@@ -294,3 +294,29 @@ def test_without_repacking_an_epoch_changes_nothing(tmp_path: Path) -> None:
     blocks.set_epoch(3)
     assert [blocks[index]["input_ids"].tolist() for index in range(len(blocks))] == before
     assert blocks.words(3).tolist() == blocks.words().tolist()
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(documents_and_words, st.integers(2, 20), st.sampled_from([None, 3]))
+def test_positions_in_documents_against_brute_force(
+    rows: list[tuple[list[int], int]], block_size: int, repack_seed: int | None
+) -> None:
+    """A position counts from the EOS before its document, or from the beginning of the block where that is later."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = handmade(Path(folder), [tokens for tokens, _ in rows], [count for _, count in rows])
+        if len(store.tokens) < 2:
+            return
+        blocks = pack(store, block_size=block_size, repack_seed=repack_seed, document_attention=True)
+        plain = pack(store, block_size=block_size, repack_seed=repack_seed)
+        _, starts = blocks.layout(0)
+        ends = set((starts[1:] - 1).tolist())
+        for index in range(len(blocks)):
+            row, before = blocks[index], plain[index]
+            assert all(torch.equal(row[name], before[name]) for name in before)
+            assert row["position_ids"].dtype == torch.int64
+            position = -1
+            for place, found in enumerate(row["position_ids"].tolist()):
+                at = index * (block_size - 1) + place
+                position = 0 if at in ends or at >= len(store.tokens) else position + 1
+                assert found == position
+        assert blocks[PADDING]["position_ids"].tolist() == [0] * block_size

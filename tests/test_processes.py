@@ -29,7 +29,7 @@ WriteRecipe = Callable[..., Path]
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
 def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None:
     """Two processes of 4 rows give the losses, the evaluation and the word counts of one process of 8."""
-    recipe = write_recipe(num_train_epochs=2, ema_decay=0.9, repack=True)
+    recipe = write_recipe(num_train_epochs=2, ema_decay=0.9, repack=True, document_attention=True)
     main([str(recipe)])
     finish(moved(recipe, "two"), processes=2)
     one, two = events_of(recipe.parent / "run"), events_of(recipe.parent / "two")
@@ -91,6 +91,7 @@ def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
         dropout=0.2,
         ema_decay=0.9,
         repack=True,
+        document_attention=True,
         num_train_epochs=2,
         **EVERY_OTHER_STEP,
         save_total_limit=50,

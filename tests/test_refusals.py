@@ -11,7 +11,7 @@ import pytest
 
 from hindi_babylm.corpus.reading import FORMATS
 from hindi_babylm.evaluation.tasks import TASKS
-from hindi_babylm.modeling import CONFIG_CLASSES
+from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
 from hindi_babylm.recipe.checking import known_keys
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.recipe.refused import REFUSED
@@ -914,6 +914,18 @@ def test_averages_beside_the_sharding_of_the_launcher(
         "hold the averages: leave one of them out"
     )
     check_refused({}, ["--ema_decay", "0.999"], message, capfd)
+
+
+def test_documents_apart_in_an_architecture_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Attention inside of documents is refused for an architecture that is not known to keep them apart."""
+    monkeypatch.setitem(ARCHITECTURES, "opt", ARCHITECTURES["gpt2"])
+    message = (
+        'r.json: model.document_attention = true contradicts model.architecture = "opt", which is not known to keep '
+        "documents apart: take gpt2 or llama, or leave it out"
+    )
+    check_refused({"model": {"document_attention": True, "architecture": "opt"}}, [], message, capfd)
 
 
 def corpus_of(name: str, text: str) -> dict[str, Any]:

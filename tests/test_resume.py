@@ -39,6 +39,7 @@ def cells() -> list[Any]:
             "precision": ("fp32", "bf16")[precision],
             "muon_learning_rate": (None, 0.01)[curriculum ^ accumulation],
             "ema_decay": (None, 0.9)[architecture ^ accumulation],
+            "document_attention": accumulation == 1,
             "repack": curriculum == 0 and workers == 1,
         }
         name = "-".join(str(value) for value in settings.values())

@@ -23,6 +23,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from hindi_babylm.modeling import KEEP_DOCUMENTS_APART
+from hindi_babylm.packing import pack
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.callbacks import MetricsFile
@@ -31,6 +33,7 @@ from hindi_babylm.training.machine import use_all_cores
 from hindi_babylm.training.muon import MuonWithAdamW, build_muon
 from hindi_babylm.training.specification import resolve_batch
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+from tests.test_packing import EOS, handmade
 
 VOCABULARY = 41
 Make = Callable[..., HindiLanguageModelTrainer]
@@ -112,8 +115,8 @@ def make(tmp_path: Path) -> Make:
         architecture: str = "gpt2",
         *,
         model: PreTrainedModel | None = None,
-        train: Rows | None = None,
-        evaluate: Rows | None = None,
+        train: Dataset[Any] | None = None,
+        evaluate: Dataset[Any] | None = None,
         **arguments: Any,
     ) -> HindiLanguageModelTrainer:
         settings: dict[str, Any] = {
@@ -132,6 +135,34 @@ def make(tmp_path: Path) -> Make:
         )
 
     return build
+
+
+@pytest.mark.parametrize("architecture", KEEP_DOCUMENTS_APART)
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_losses_are_those_of_documents_apart(make: Make, tmp_path: Path, architecture: str, accumulation: int) -> None:
+    """With positions by document the first training loss and the validation loss are those of single documents."""
+    documents = [[2 + (7 * number + place) % 20 for place in range(1 + number % 5)] for number in range(40)]
+    blocks = pack(handmade(tmp_path, documents, [1] * 40), block_size=12, document_attention=True)
+    count, model = len(blocks), tiny_model(architecture)
+    flat = [token for document in documents for token in [*document, EOS]]
+    starts = sorted({*(place for place, token in enumerate(flat) if token == EOS), *range(0, len(flat), 11)})
+    total = 0.0
+    for start, end in zip(starts, [*starts[1:], len(flat)], strict=True):
+        row = flat[start : end + 1]  # up to the first token of the next segment, which its last one predicts
+        if len(row) > 1:
+            with torch.no_grad():
+                logs = functional.log_softmax(model.eval()(torch.tensor([row[:-1]])).logits[0].double(), dim=-1)
+            total -= sum(logs[place, token].item() for place, token in enumerate(row[1:]))
+    trainer = make(
+        model=model, train=blocks, evaluate=blocks, global_batch_size=accumulation * -(-count // accumulation),
+        gradient_accumulation_steps=accumulation, num_train_epochs=1, eval_on_start=True,
+    )  # fmt: skip
+    trainer.train()
+    first, loss = (
+        next(event[name] for event in trainer.state.log_history if name in event) for name in ("eval_loss", "loss")
+    )
+    assert first == pytest.approx(total / (len(flat) - 1), abs=1e-6)
+    assert loss == pytest.approx(total / (len(flat) - 1), abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import FIRST_STAGES, stage_lengths
+from hindi_babylm.modeling import KEEP_DOCUMENTS_APART
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.given import Given
 from hindi_babylm.recipe.governors import governors
@@ -50,6 +51,11 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
         block_size=given.other("block_size", "model_config"),
         shortest=recipe.model.block_size,
     )
+    if recipe.model.document_attention and recipe.model.architecture not in KEEP_DOCUMENTS_APART:
+        raise UserError(
+            f"{given.first('document_attention')} contradicts {given.other('architecture', 'document_attention')}, "
+            f"which is not known to keep documents apart: take {' or '.join(KEEP_DOCUMENTS_APART)}, or leave it out"
+        )
     _check_evaluations(given)
     _check_training(given)
     _check_curriculum(given)

@@ -88,6 +88,7 @@ class ModelSection:
     architecture: str = _option("Class of the model: " + ", ".join(ARCHITECTURES) + ".", "gpt2", choices=ARCHITECTURES)
     block_size: int = _option("Length of a training row.", 512, low=2, unit="tokens")
     repack: bool = _option("Order the documents anew in each epoch, and cut them into new blocks.", False)
+    document_attention: bool = _option("Attend to tokens of the same document only.", False)
     dropout: float = _option("Dropout where the architecture has it.", 0.1, low=0, below=1, unit="probability")
     model_config: dict[str, Any] = _option("Fields of GPT2Config or LlamaConfig.", {})
 
