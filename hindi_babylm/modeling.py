@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 LAYERS, WIDTH, HEADS = 12, 768, 12  # the specification's base size
+CAUSAL, MASKED = "causal", "masked"  # objectives: predict the next token, or tokens that are masked
 
 
 def gpt2_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTrainedConfig":
@@ -45,6 +46,32 @@ def llama_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTra
     return LlamaConfig(**defaults | settings)
 
 
+def deberta_v2_config(*, block_size: int, dropout: float, **settings: Any) -> "PreTrainedConfig":
+    """Return a DeBERTa of 12 layers of 768 with the relative positions of DeBERTa-v3 (He et al. 2021, 2023).
+
+    Distances are told apart one by one up to a quarter of `block_size`, and by their logarithm beyond, in half as many
+    buckets as there are positions and at most v3's 256.
+    """
+    from transformers import DebertaV2Config
+
+    defaults: dict[str, Any] = {
+        "max_position_embeddings": block_size,
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "relative_attention": True,
+        "position_buckets": min(256, max(2, block_size // 2)),
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    }
+    return DebertaV2Config(**defaults | settings)
+
+
 def build_model(
     *,
     architecture: str,
@@ -54,7 +81,9 @@ def build_model(
     model_config: Mapping[str, Any] | None = None,
     seed: int = 42,
 ) -> "PreTrainedModel":
-    """Build a causal language model with fresh weights for `tokenizer`, embeddings tied to the output.
+    """Build a language model with fresh weights for `tokenizer`, embeddings tied to the output.
+
+    Its class is that of `AutoModelForCausalLM`, or of `AutoModelForMaskedLM` where `OBJECTIVES` says so.
 
     `model_config` overrides fields of the architecture's own config class. The special-token ids are the
     tokenizer's, and EOS is the beginning of a text too. Weights hang on `seed` alone.
@@ -89,7 +118,7 @@ def build_model(
             f"vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens: leave it out"
         )
     set_seed(seed)
-    return _from_config(config)
+    return _from_config(config, objective_of(architecture))
 
 
 def check_settings(
@@ -100,7 +129,7 @@ def check_settings(
 
     with torch.device("meta"):
         config = _config(architecture, dict(model_config or {}), block_size=block_size, dropout=dropout)
-        model = _from_config(config)
+        model = _from_config(config, objective_of(architecture))
         with _refusal_told(type(config).__name__):
             model.config.pad_token_id = None  # with one, the model looks for padding, which meta tensors cannot answer
             try:
@@ -121,8 +150,10 @@ def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, 
         if name not in names:
             fields = sorted(set(known.to_dict()) - set(PreTrainedConfig().to_dict()))
             raise UserError(f"{type(known).__name__} has no field {name!r}; {suggestion(name, fields)}")
-        # What the class declares as a whole number counts layers, heads or widths, but for the ids of tokens.
-        counts = hints.get(known.attribute_map.get(name, name)) in (int, int | None) and not name.endswith("_id")
+        # What the class declares as a whole number counts layers, heads or widths, but for the ids of tokens and what
+        # is below 1 by default.
+        own = known.attribute_map.get(name, name)
+        counts = hints.get(own) in (int, int | None) and not name.endswith("_id") and own not in BELOW_ONE
         if counts and isinstance(value, int) and value < 1:
             raise UserError(f"{name} = {value}: expected at least 1")
     with _refusal_told(type(known).__name__):
@@ -135,11 +166,21 @@ def _config(architecture: str, settings: Mapping[str, Any], *, block_size: int, 
     return config
 
 
-def _from_config(config: "PreTrainedConfig") -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
+def objective_of(architecture: str) -> str:
+    """Return what an architecture is trained for, `causal` unless `OBJECTIVES` says otherwise.
+
+    >>> objective_of("gpt2"), objective_of("deberta-v2")
+    ('causal', 'masked')
+    """
+    return OBJECTIVES.get(architecture, CAUSAL)
+
+
+def _from_config(config: "PreTrainedConfig", objective: str) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     with _refusal_told(type(config).__name__):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        make: Any = AutoModelForMaskedLM if objective == MASKED else AutoModelForCausalLM
+        model: PreTrainedModel = make.from_config(config)
     return model
 
 
@@ -167,10 +208,17 @@ def count_parameters(model: "nn.Module") -> int:
 ARCHITECTURES: dict[str, "Callable[..., PreTrainedConfig]"] = {
     "gpt2": gpt2_config,
     "llama": llama_config,
+    "deberta-v2": deberta_v2_config,
 }
 
 # Those whose classes take positions that begin again in a block for several documents, and keep them apart.
 KEEP_DOCUMENTS_APART = ("gpt2", "llama")
 
+# Architecture -> what it is trained for; causal where none is given.
+OBJECTIVES = {"gpt2": CAUSAL, "llama": CAUSAL, "deberta-v2": MASKED}
+
 # Architecture -> the class of its config, whose fields a recipe is checked against before anything is imported.
-CONFIG_CLASSES = {"gpt2": "GPT2Config", "llama": "LlamaConfig"}
+CONFIG_CLASSES = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "deberta-v2": "DebertaV2Config"}
+
+# Whole numbers of a config class that may be below 1: no types of rows, positions as many as there are.
+BELOW_ONE = {"type_vocab_size", "max_relative_positions"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from hindi_babylm.corpus.ledger import Ledger
+    from hindi_babylm.masking import MaskedBlocks
     from hindi_babylm.packing import Blocks, TokenStore
     from hindi_babylm.training.arguments import HindiTrainingArguments
 
@@ -24,7 +25,7 @@ class Prepared:
     arguments: "HindiTrainingArguments"
     tokenizer: "PreTrainedTokenizerFast"
     stores: "dict[str, TokenStore]"
-    blocks: "dict[str, Blocks]"
+    blocks: "dict[str, Blocks | MaskedBlocks]"
     model: "PreTrainedModel"
 
 
@@ -43,8 +44,9 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     quiet_bars()
     from transformers import AutoTokenizer
 
-    from hindi_babylm.modeling import build_model, count_parameters
-    from hindi_babylm.packing import TokenStore, pack
+    from hindi_babylm.masking import MaskedBlocks
+    from hindi_babylm.modeling import MASKED, build_model, count_parameters, objective_of
+    from hindi_babylm.packing import Blocks, TokenStore, pack
 
     settings = recipe.model
     if arguments.process_index == 0:
@@ -57,15 +59,18 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder.tokenizer)
     stores = {split: TokenStore(folder.tokens / split) for split in ("train", "validation", "test")}
-    blocks = {
-        split: pack(
+    blocks: dict[str, Blocks | MaskedBlocks] = {}
+    for split, store in stores.items():
+        # What is validated on has one seed and one order, so that runs with other seeds compare.
+        seed = data_seed(arguments) if split == "train" else 0
+        rows = blocks[split] = pack(
             store,
             block_size=settings.block_size,
-            repack_seed=data_seed(arguments) if settings.repack and split == "train" else None,
+            repack_seed=seed if settings.repack and split == "train" else None,
             document_attention=settings.document_attention,
         )
-        for split, store in stores.items()
-    }
+        if objective_of(settings.architecture) == MASKED:
+            blocks[split] = MaskedBlocks(rows, tokenizer=tokenizer, probability=settings.mask_probability, seed=seed)
     with recipe.blamed("model_config"):
         model = build_model(
             architecture=settings.architecture,
@@ -128,6 +133,8 @@ def _wait_for_everyone() -> None:
 def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
     from hindi_babylm.evaluation.tasks import check_tasks
+    from hindi_babylm.masking import mask_token_id
+    from hindi_babylm.modeling import MASKED, objective_of
     from hindi_babylm.packing import TokenStore, write_documents
     from hindi_babylm.tokenization.report import tokenizer_report
     from hindi_babylm.tokenization.training import load_tokenizer, train_tokenizer
@@ -143,6 +150,8 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     if settings.tokenizer is not None:
         with recipe.blamed("tokenizer"):
             tokenizer = load_tokenizer(settings.tokenizer)
+            if objective_of(recipe.model.architecture) == MASKED:
+                mask_token_id(tokenizer)
     else:
         with recipe.blamed("vocab_size"):
             tokenizer = train_tokenizer(

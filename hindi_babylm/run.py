@@ -194,13 +194,14 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     if recipe.training.pop("resume_from_checkpoint", None) is not None:
         where = recipe.place("resume_from_checkpoint")
         raise UserError(f"{where}: --dry_run plans a whole run: leave resume_from_checkpoint out")
-    from hindi_babylm.modeling import count_parameters
+    from hindi_babylm.modeling import count_parameters, objective_of
     from hindi_babylm.reporting.summary import plan_table
     from hindi_babylm.training.plan import plan, plan_pacing
 
     with trainer_aside(recipe) as (prepared, trainer):
         facts = plan(trainer)
         facts["parameters"] = count_parameters(prepared.model)
+        facts["objective"] = objective_of(recipe.model.architecture)
         facts["splits"] = {
             split: {
                 "documents": len(store),
@@ -235,7 +236,7 @@ def trainer_aside(recipe: Recipe) -> "Iterator[tuple[Prepared, HindiLanguageMode
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
     """Score the exported model in fp32, as a stranger would open it, and write `results.json`."""
     from hindi_babylm.evaluation.tasks import continue_texts, evaluate_model, load_final_model
-    from hindi_babylm.modeling import count_parameters
+    from hindi_babylm.modeling import MASKED, count_parameters, objective_of
     from hindi_babylm.packing import read_documents
     from hindi_babylm.training.milestones import read_milestones
 
@@ -250,10 +251,12 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
         tasks=tasks,
     )
     facts = read_json(folder.training)
+    objective = objective_of(architecture)
     results = {
         "format": 1,
         "model": {
             "architecture": architecture,
+            "objective": objective,
             "parameters": count_parameters(model),
             "which": facts["which"],
             "weights": facts["weights"],
@@ -263,8 +266,9 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
         "advice": facts["advice"],
         "milestones": read_milestones(folder.revisions),
         **figures,
-        "continuations": continue_texts(model, tokenizer, texts["test"]),
     }
+    if objective != MASKED:  # which continues no text: it predicts single tokens from both sides
+        results["continuations"] = continue_texts(model, tokenizer, texts["test"])
     seen = {unit: facts["training"][unit] for unit in ("epochs", "words_seen", "tokens")}
     write_json(folder.corpus, {**read_json(folder.corpus), "seen": seen})
     write_json(folder.results, results)

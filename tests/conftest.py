@@ -21,6 +21,8 @@ os.environ.pop("WANDB_PROJECT", None)
 
 TINY_GPT2 = {"n_layer": 2, "n_embd": 32, "n_head": 2}
 TINY_LLAMA = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+TINY_DEBERTA = TINY_LLAMA
+TINY = {"gpt2": TINY_GPT2, "llama": TINY_LLAMA, "deberta-v2": TINY_DEBERTA}
 # fmt: off
 WORDS = [
     "राम", "सीता", "घर", "नदी", "पानी", "किताब", "लड़का", "लड़की", "गाँव", "राजा", "क्षत्रिय",
@@ -76,7 +78,7 @@ def tiny_recipe(
             "dropout": dropout,
             "repack": repack,
             "document_attention": document_attention,
-            "model_config": TINY_GPT2 if architecture == "gpt2" else TINY_LLAMA,
+            "model_config": TINY[architecture],
         },
         "training": {
             "global_batch_size": 8,

@@ -11,7 +11,7 @@ import hindi_babylm
 PACKAGE = Path(hindi_babylm.__file__).parent
 ANY_BUT_COMMANDS = {
     *("orthography", "storage", "console", "corpus", "tokenization", "packing", "curriculum", "modeling", "metrics"),
-    *("training", "evaluation", "reporting", "recipe", "preparation", "run", "signals"),
+    *("training", "evaluation", "reporting", "recipe", "preparation", "run", "signals", "masking"),
 }
 # What everything may import.
 BOTTOM = {"orthography", "storage", "console", "signals"}
@@ -28,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "modeling": {*BOTTOM},
     "metrics": {*BOTTOM},
     "reporting": {*BOTTOM},
-    "training": {*BOTTOM, "metrics"},
-    "evaluation": {*BOTTOM, "metrics"},
+    "masking": {*BOTTOM},
+    "training": {*BOTTOM, "metrics", "masking"},
+    "evaluation": {*BOTTOM, "metrics", "masking"},
     "recipe": {
         *BOTTOM,
         *("training.specification", "training.arguments", "training.trackers"),

@@ -8,7 +8,9 @@ from torch import nn
 
 from hindi_babylm.modeling import (
     ARCHITECTURES,
+    CAUSAL,
     KEEP_DOCUMENTS_APART,
+    OBJECTIVES,
     build_model,
     check_settings,
     count_parameters,
@@ -21,6 +23,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 TINY: dict[str, dict[str, Any]] = {
     "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2},
     "llama": {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2},
+    "deberta-v2": {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2},
 }
 VOCABULARY, BLOCK = 600, 16
 
@@ -56,6 +59,13 @@ def closed_form(architecture: str, *, vocabulary: int, positions: int, layers: i
         feed_forward = width * inner + inner + inner * width + width
         norms = 2 * 2 * width
         return vocabulary * width + positions * width + layers * (attention + feed_forward + norms) + 2 * width
+    if architecture == "deberta-v2":
+        attention = 4 * (width * width + width)
+        feed_forward = width * inner + inner + inner * width + width
+        norms = 2 * 2 * width
+        distances = 2 * min(256, positions // 2) * width + 2 * width  # either side, and their norm
+        head = width * width + width + 2 * width + vocabulary  # and a bias for every token
+        return vocabulary * width + 2 * width + distances + layers * (attention + feed_forward + norms) + head
     attention = 4 * width * width
     feed_forward = 3 * width * inner
     return vocabulary * width + layers * (attention + feed_forward + 2 * width) + width
@@ -70,7 +80,7 @@ def test_the_registry_is_covered() -> None:
 def test_the_special_ids_are_the_tokenizers(architecture: str) -> None:
     """EOS and padding are the tokenizer's, and EOS begins a text, in the model's and the generation's configuration."""
     model = build(architecture)
-    for config in (model.config, model.generation_config):
+    for config in (model.config, *([model.generation_config] if model.can_generate() else [])):
         assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (5, 5, 7)
     assert model.config.vocab_size == VOCABULARY
     assert model.config.max_position_embeddings == BLOCK
@@ -93,7 +103,8 @@ def test_the_embeddings_are_tied_and_counted_once(architecture: str) -> None:
     )
     assert count_parameters(model) == sum(distinct.values()) == expected
     untied = build(architecture, model_config={"tie_word_embeddings": False})
-    assert count_parameters(untied) == expected + VOCABULARY * 32
+    biases = VOCABULARY if architecture == "deberta-v2" else 0  # its output has a second one then, without a use
+    assert count_parameters(untied) == expected + VOCABULARY * 32 + biases
 
 
 @pytest.mark.parametrize("architecture", sorted(TINY))
@@ -152,7 +163,37 @@ def test_weights_hang_on_the_seed_alone(architecture: str) -> None:
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("architecture", sorted(TINY))
+def test_deberta_has_dropout_at_embedding_attention_and_residual() -> None:
+    """A DeBERTa drops at its embeddings and their distances, attention weights and residual branches."""
+    model = build("deberta-v2", dropout=0.3)
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert rates == [0.3] * (1 + 2 * 4)
+
+
+def test_a_masked_model_reads_both_sides_and_begins_near_chance() -> None:
+    """A later token changes earlier predictions, and a fresh model's loss is about that of a uniform guess."""
+    model = build("deberta-v2", dropout=0.0).eval()
+    inputs = torch.randint(0, VOCABULARY, (1, BLOCK), generator=torch.Generator().manual_seed(0))
+    changed = inputs.clone()
+    changed[0, -1] = (inputs[0, -1] + 1) % VOCABULARY
+    with torch.no_grad():
+        one, two = model(input_ids=inputs).logits, model(input_ids=changed).logits
+    assert not torch.isclose(one, two).all(dim=-1).any()
+    loss = nn.functional.cross_entropy(one[0], inputs[0])
+    assert abs(loss.item() - torch.log(torch.tensor(float(VOCABULARY))).item()) < 0.2
+
+
+def test_deberta_tells_the_distance_of_tokens() -> None:
+    """A text turned round is another one, though no position is added to its embeddings."""
+    model = build("deberta-v2", dropout=0.0, model_config={"initializer_range": 0.3}).eval()
+    assert not any("position_embeddings" in name for name, _ in model.named_parameters())
+    inputs = torch.arange(10, 10 + BLOCK)[None]
+    with torch.no_grad():
+        forward, backward = model(input_ids=inputs).logits, model(input_ids=inputs.flip(1)).logits.flip(1)
+    assert not torch.isclose(forward, backward, atol=1e-3).all(dim=-1).any()
+
+
+@pytest.mark.parametrize("architecture", sorted(name for name, objective in OBJECTIVES.items() if objective == CAUSAL))
 def test_the_model_is_causal_and_begins_near_chance(architecture: str) -> None:
     """A later token changes no earlier prediction, and a fresh model's loss is about that of a uniform guess."""
     model = build(architecture, dropout=0.0).eval()
@@ -178,6 +219,9 @@ def test_the_model_is_causal_and_begins_near_chance(architecture: str) -> None:
         ("llama", "num_key_value_heads", 1, "num_key_value_heads"),
         ("llama", "max_position_embeddings", 64, "max_position_embeddings"),
         ("llama", "vocab_size", 640, "vocab_size"),
+        ("deberta-v2", "position_buckets", 4, "position_buckets"),  # a field that the class does not declare
+        ("deberta-v2", "type_vocab_size", 0, "type_vocab_size"),
+        ("deberta-v2", "max_relative_positions", -1, "max_relative_positions"),
     ],
 )
 def test_fields_of_the_config_class_reach_the_model(architecture: str, field: str, value: Any, read: str) -> None:
@@ -197,6 +241,8 @@ def test_fields_of_the_config_class_reach_the_model(architecture: str, field: st
         ("gpt2", {"n_head": 3}, "GPT2Config refuses a value: ValueError"),
         ("gpt2", {"activation_function": "reluu"}, "GPT2Config refuses a value: KeyError: 'reluu'"),
         ("llama", {"num_attention_heads": 3}, "LlamaConfig refuses a value: "),
+        ("deberta-v2", {"n_layer": 4}, "DebertaV2Config has no field 'n_layer'; there are "),
+        ("deberta-v2", {"num_attention_heads": 3}, "DebertaV2Config refuses a value: ValueError"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(architecture: str, model_config: dict[str, Any], message: str) -> None:
@@ -219,10 +265,11 @@ def test_the_message_of_an_unknown_field_lists_the_known_ones() -> None:
         ("small", 40, {"vocabulary": 16_384, "layers": 10, "width": 512}),
         ("base", 110, {"vocabulary": 32_000, "layers": 12, "width": 768}),
         ("large", 220, {"vocabulary": 32_000, "layers": 20, "width": 896}),
+        ("masked", 110, {"vocabulary": 32_000, "layers": 12, "width": 768}),
     ],
 )
 def test_the_recipes_have_the_sizes_of_the_specification(recipe: str, millions: int, sizes: dict[str, int]) -> None:
-    """Small, base and large have 40, 110 and 220 million parameters within 5 %, as adding them up on paper says."""
+    """Small, base, masked and large have 40, 110, 110 and 220 million parameters within 5 %, as counted on paper."""
     parsed = parse_recipe(RECIPES / f"{recipe}.json")
     tokenizer: Any = Tokenizer(parsed.tokenizer.vocab_size)
     with torch.device("meta"):
@@ -234,7 +281,7 @@ def test_the_recipes_have_the_sizes_of_the_specification(recipe: str, millions: 
             model_config=parsed.model.model_config,
         )
     count = count_parameters(model)
-    assert count == closed_form("gpt2", positions=512, inner=4 * sizes["width"], **sizes)
+    assert count == closed_form(parsed.model.architecture, positions=512, inner=4 * sizes["width"], **sizes)
     assert abs(count / 1e6 - millions) < 0.05 * millions
 
 

@@ -19,7 +19,7 @@ from hindi_babylm.run import main
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization.algorithms import TOKENIZERS, train_bpe
 from hindi_babylm.tokenization.training import train_tokenizer
-from tests.conftest import TINY_GPT2, TINY_LLAMA, WORDS, tiny_recipe
+from tests.conftest import TINY_DEBERTA, TINY_GPT2, TINY_LLAMA, WORDS, tiny_recipe
 
 Recipe = dict[str, dict[str, Any]]
 # Time is no result.
@@ -114,6 +114,7 @@ MUTATIONS: dict[str, tuple[Any, Recipe]] = {
     "block_size": (16, {}),
     "dropout": (0.5, {}),
     "model_config": ({**TINY_GPT2, "n_layer": 1}, {}),
+    "mask_probability": (0.4, {"model": {"architecture": "deberta-v2", "model_config": TINY_DEBERTA}}),
     "tasks": (["pairs"], {}),
     "output_dir": ("elsewhere", {}),
     "global_batch_size": (8, {}),

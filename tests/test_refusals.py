@@ -199,9 +199,9 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     # choices
     (
         {"model": {"architecture": "gpt3"}},
-        "r.json: model.architecture = \"gpt3\": expected one of gpt2, llama; did you mean 'gpt2'?",
+        "r.json: model.architecture = \"gpt3\": expected one of gpt2, llama, deberta-v2; did you mean 'gpt2'?",
     ),
-    ({"model": {"architecture": "zzz"}}, 'r.json: model.architecture = "zzz": expected one of gpt2, llama'),
+    ({"model": {"architecture": "zzz"}}, 'r.json: model.architecture = "zzz": expected one of gpt2, llama, deberta-v2'),
     (
         {"training": {"precision": "tf32"}},
         "r.json: training.precision = \"tf32\": expected one of auto, fp32, bf16, fp16; did you mean 'fp32'?",
@@ -295,6 +295,32 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         {"training": {"gradient_checkpointing_kwargs": {"use_reentrant": True, "debug": True}}},
         "r.json: training.gradient_checkpointing_kwargs: torch takes debug only with use_reentrant false: leave one "
         "out",
+    ),
+    (
+        {"model": {"mask_probability": 0.3}},
+        'r.json: model.mask_probability = 0.3 has no effect with model.architecture = "gpt2" (default): choose '
+        "deberta-v2, or leave mask_probability out",
+    ),
+    (
+        {"model": {"architecture": "deberta-v2", "mask_probability": 1.0}},
+        "r.json: model.mask_probability = 1.0: expected more than 0 and less than 1",
+    ),
+    (
+        {"model": {"architecture": "deberta-v2", "model_config": {"position_bucket": 8}}},
+        "r.json: model.model_config: DebertaV2Config has no field 'position_bucket'; did you mean 'position_buckets'?",
+    ),
+    (
+        {"model": {"architecture": "deberta-v2", "model_config": {"num_attention_heads": 7}}},
+        "r.json: model.model_config: hidden_size 768 (default) is no multiple of num_attention_heads 7: change one of "
+        "them",
+    ),
+    (
+        {
+            "model": {"architecture": "deberta-v2"},
+            "training": {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+        },
+        'r.json: training.dataloader_persistent_workers = true contradicts model.architecture = "deberta-v2": workers '
+        "that outlive an epoch would repeat its masks: leave it out",
     ),
     (
         {"model": {"model_config": {"model_type": "llama"}}},
@@ -714,7 +740,7 @@ WRONG_FLAGS: list[tuple[list[str], str]] = [
     (["--bf16", "maybe"], 'command line: --bf16 = "maybe": expected true or false'),
     (
         ["--architecture", "lama"],
-        "command line: --architecture = \"lama\": expected one of gpt2, llama; did you mean 'llama'?",
+        "command line: --architecture = \"lama\": expected one of gpt2, llama, deberta-v2; did you mean 'llama'?",
     ),
     (
         ["--model_config", "{bad"],

@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 from accelerate.utils import DynamoBackend
-from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers import DebertaV2Config, GPT2Config, LlamaConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -19,7 +19,11 @@ from hindi_babylm.recipe.stock import (
     training_fields,
 )
 
-CLASSES: dict[str, type[PreTrainedConfig]] = {"gpt2": GPT2Config, "llama": LlamaConfig}
+CLASSES: dict[str, type[PreTrainedConfig]] = {
+    "gpt2": GPT2Config,
+    "llama": LlamaConfig,
+    "deberta-v2": DebertaV2Config,
+}
 
 
 def test_the_source_of_the_training_arguments_says_what_the_class_does() -> None:
@@ -103,7 +107,8 @@ def test_the_source_of_a_config_says_what_the_class_does(architecture: str) -> N
     fields, second_names = found
     cls = CLASSES[architecture]
     assert cls.__name__ == CONFIG_CLASSES[architecture]
-    assert set(fields) == {*cls().to_dict(), *(f.name for f in dataclasses.fields(cls))}
+    made = ARCHITECTURES[architecture](block_size=32, dropout=0.0)
+    assert set(fields) == {*cls().to_dict(), *made.to_dict(), *(f.name for f in dataclasses.fields(cls))}
     assert second_names == cls.attribute_map
     declared = {f.name: f.type for f in dataclasses.fields(cls)}
     for name in cls.__annotations__:

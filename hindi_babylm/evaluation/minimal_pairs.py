@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hindi_babylm.evaluation.perplexity import document_nll
+from hindi_babylm.evaluation.pseudo_likelihood import pseudo_nll
+from hindi_babylm.masking import is_masked
 from hindi_babylm.metrics import BOOTSTRAP_SAMPLES, CONFIDENCE
 from hindi_babylm.orthography import normalize
 from hindi_babylm.storage import UserError
@@ -77,7 +79,7 @@ def score_pairs(
 ) -> dict[str, Any]:
     """Return the `accuracies` of a model, which reads each sentence after EOS.
 
-    The model must be in fp32: half precision makes ties.
+    The model must be in fp32: half precision makes ties. Of a masked model the pseudo-log-likelihood counts.
 
     Raises UserError when a sentence does not fit into `block_size`: a truncated pair may have lost its difference.
 
@@ -92,10 +94,12 @@ def score_pairs(
     (True, 1)
     """
     encoded = encode_pairs(tokenizer, pairs, block_size=block_size)
-    assert isinstance(tokenizer.eos_token_id, int)
-    nll = document_nll(
-        model, encoded, eos_token_id=tokenizer.eos_token_id, block_size=block_size, description="Minimal pairs"
-    )
+    settings: Any = {"block_size": block_size, "description": "Minimal pairs"}
+    if is_masked(type(model).__name__):
+        nll, _ = pseudo_nll(model, tokenizer, [text for pair in pairs for text in (pair.good, pair.bad)], **settings)
+    else:
+        assert isinstance(tokenizer.eos_token_id, int)
+        nll = document_nll(model, encoded, eos_token_id=tokenizer.eos_token_id, **settings)
     return accuracies(pairs, nll, seed=seed)
 
 

@@ -53,12 +53,17 @@ def document_nll(
             np.add.at(totals, [index for index, _, _ in batch], sums)
             position += len(batch)
             progress.update(len(batch))
-    if not np.isfinite(totals).all():
+    refuse_diverged(totals)
+    return totals
+
+
+def refuse_diverged(nll: np.ndarray) -> None:
+    """Raise UserError for scores that are no numbers."""
+    if not np.isfinite(nll).all():
         raise UserError(
             "evaluation: the model's probabilities are not finite: its training diverged; begin again with a lower "
             "learning_rate or a longer warmup_steps, and --overwrite"
         )
-    return totals
 
 
 def windows(tokens: int, block_size: int) -> list[tuple[int, int, int]]:

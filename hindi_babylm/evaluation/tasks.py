@@ -30,10 +30,13 @@ def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerF
     GPT2LMHeadModel torch.float32 </s>
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
+
+    from hindi_babylm.masking import auto_class
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    (architecture,) = AutoConfig.from_pretrained(path).architectures or [None]
+    model: Any = auto_class(architecture).from_pretrained(path, dtype=torch.float32)
     tokenizer: Any = AutoTokenizer.from_pretrained(path)
     return model.to(device).eval(), tokenizer
 
@@ -49,7 +52,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`.
 
-    Beside them stand the figures of a trigram over the tokens of `train_store`.
+    Beside them stand the figures of a trigram over the tokens of `train_store`. A masked model has
+    a pseudo-perplexity: its figures have names of their own, and `scored_tokens`.
 
     >>> from datasets import Dataset
     >>> from hindi_babylm.modeling import build_model
@@ -75,18 +79,23 @@ def evaluate_model(
     from hindi_babylm.evaluation.minimal_pairs import accuracies, encode_pairs, load_pairs, score_pairs
     from hindi_babylm.evaluation.ngram import Trigram
     from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll
+    from hindi_babylm.evaluation.pseudo_likelihood import SCORED_TOKENS, pseudo_figures, pseudo_nll
+    from hindi_babylm.masking import is_masked
 
     results: dict[str, Any] = {}
     counts = train_store.unigram_counts(len(tokenizer))
     with stage("Counting trigrams", len(train_store.tokens), "tokens") as progress:
         trigram = Trigram(train_store.tokens, vocab_size=len(counts), eos_token_id=train_store.eos_token_id)
         progress.update(len(train_store.tokens))
+    masked = is_masked(type(model).__name__)
     for name, (store, texts) in splits.items():
         documents = [store.document(index) for index in range(len(store))]
-        nll = document_nll(
-            model, documents, eos_token_id=store.eos_token_id, block_size=block_size, description=f"Scoring {name}"
-        )
-        results[name] = score_documents(
+        settings: Any = {"block_size": block_size, "description": f"Scoring {name}"}
+        if masked:
+            nll, scored = pseudo_nll(model, tokenizer, texts["text"], limit=SCORED_TOKENS, **settings)
+        else:
+            nll = document_nll(model, documents, eos_token_id=store.eos_token_id, **settings)
+        figures = score_documents(
             texts=texts["text"],
             sources=texts["source"],
             works=texts["work"],
@@ -95,6 +104,7 @@ def evaluate_model(
             unigram_nll=unigram_nll(counts, documents),
             trigram_nll=trigram.document_nll(documents),
         )
+        results[name] = pseudo_figures(figures, scored=int(scored.sum())) if masked else figures
     results["minimal_pairs"] = {}
     for task in tasks:
         pairs = load_pairs(TASKS[task])

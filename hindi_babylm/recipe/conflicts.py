@@ -8,7 +8,7 @@ from pathlib import Path
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import FIRST_STAGES, stage_lengths
-from hindi_babylm.modeling import KEEP_DOCUMENTS_APART
+from hindi_babylm.modeling import KEEP_DOCUMENTS_APART, MASKED, objective_of
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.given import Given
 from hindi_babylm.recipe.governors import governors
@@ -173,6 +173,12 @@ def _check_training(given: Given) -> None:
             check_value(f"{given.at(name)}.{key}", values[name][key], Key("training", hint, {}, None))
         if (values.get(name) or {}).get("use_reentrant") and values[name].get("debug"):
             raise UserError(f"{given.at(name)}: torch takes debug only with use_reentrant false: leave one out")
+    if values["dataloader_persistent_workers"] and objective_of(values["architecture"]) == MASKED:
+        raise UserError(
+            f"{given.first('dataloader_persistent_workers')} contradicts "
+            f"{given.other('architecture', 'dataloader_persistent_workers')}: workers that outlive an epoch would "
+            "repeat its masks: leave it out"
+        )
     for name in ("eval_steps", "save_steps", "logging_steps"):
         if (values[name] or 0) > 1 and values[name] % 1:
             raise UserError(f"{given.first(name)}: expected whole steps, or a share of all steps below 1")

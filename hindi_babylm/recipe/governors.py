@@ -6,6 +6,7 @@ from typing import Any
 
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import FIRST_STAGES
+from hindi_babylm.modeling import MASKED, OBJECTIVES, objective_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ GOVERNORS: dict[str, Governor | tuple[Governor, ...]] = {
         Governor("pacing", lambda name: name in FIRST_STAGES, "set pacing to staged or cumulative"),
     ),
     "competence_epochs": (_CHOSEN, Governor("pacing", lambda name: name == "competence", "set pacing to competence")),
+    "mask_probability": Governor(
+        "architecture",
+        lambda name: objective_of(name) == MASKED,
+        f"choose {' or '.join(name for name, objective in OBJECTIVES.items() if objective == MASKED)}",
+    ),
     "repack": Governor("curriculum", lambda name: name == NO_CURRICULUM, "set curriculum to none"),
     "num_train_epochs": Governor("max_steps", lambda steps: steps < 1, "set max_steps to -1"),
     **dict.fromkeys(

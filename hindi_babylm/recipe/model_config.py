@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hindi_babylm.modeling import CONFIG_CLASSES, HEADS, WIDTH
+from hindi_babylm.modeling import BELOW_ONE, CONFIG_CLASSES, HEADS, WIDTH
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.stock import StockField, config_fields
 from hindi_babylm.storage import UserError, suggestion
@@ -57,8 +57,8 @@ def _check_rotation(where: str, rotation: Mapping[str, Any]) -> None:
 
 
 def _checks(name: str, declared: StockField) -> dict[str, Any]:
-    """Return what a field takes: whole numbers count layers, heads or widths, but for the ids of tokens."""
-    counts = declared.hint in (int, int | None) and not name.endswith("_id")
+    """Return what a field takes: whole numbers count layers, heads or widths, but for ids and `BELOW_ONE`."""
+    counts = declared.hint in (int, int | None) and not name.endswith("_id") and name not in BELOW_ONE
     return {**({"low": 1} if counts else {}), **({"choices": declared.choices} if declared.choices else {})}
 
 

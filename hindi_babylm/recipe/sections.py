@@ -14,7 +14,7 @@ from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import PACINGS
 from hindi_babylm.evaluation.tasks import TASKS
-from hindi_babylm.modeling import ARCHITECTURES
+from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization.algorithms import TOKENIZERS
 from hindi_babylm.tokenization.vocabulary import MINIMUM_VOCABULARY
@@ -90,7 +90,10 @@ class ModelSection:
     repack: bool = _option("Order the documents anew in each epoch, and cut them into new blocks.", False)
     document_attention: bool = _option("Attend to tokens of the same document only.", False)
     dropout: float = _option("Dropout where the architecture has it.", 0.1, low=0, below=1, unit="probability")
-    model_config: dict[str, Any] = _option("Fields of GPT2Config or LlamaConfig.", {})
+    model_config: dict[str, Any] = _option("Fields of " + ", ".join(CONFIG_CLASSES.values()) + ".", {})
+    mask_probability: float = _option(
+        "Tokens that a masked model predicts.", 0.15, above=0, below=1, unit="share of tokens"
+    )
 
 
 @dataclass

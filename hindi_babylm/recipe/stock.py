@@ -54,10 +54,12 @@ def config_fields(architecture: str, name: str) -> tuple[dict[str, StockField], 
     Fields that every config class has are there without their types.
     """
     try:
-        own = _class(f"transformers.models.{architecture}.configuration_{architecture}", name, "PreTrainedConfig")
+        module = architecture.replace("-", "_")
+        own = _class(f"transformers.models.{module}.configuration_{module}", name, "PreTrainedConfig")
         stock = _class("transformers.configuration_utils", "PreTrainedConfig")
         inherited = [node.target.id for node in _annotated(stock) if "ClassVar" not in ast.unparse(node.annotation)]
         fields = {**dict.fromkeys([*inherited, *UNDECLARED], StockField(Any, None)), **dict(_fields(own))}
+        fields |= {field: StockField(hint, None) for field, hint in UNDECLARED_BY_CLASS.get(name, {}).items()}
         for field in fields.keys() & ACTIVATIONS:
             fields[field] = dataclasses.replace(fields[field], choices=_keys("transformers.activations", "ACT2CLS"))
         return fields, dict(_assigned(own).get("attribute_map", {}))
@@ -172,6 +174,9 @@ class _Names(dict[str, Any]):
 
 # What a config class takes though no field declares it.
 UNDECLARED = ("_name_or_path", "model_type", "output_attentions")
+UNDECLARED_BY_CLASS: dict[str, dict[str, type]] = {
+    "DebertaV2Config": {"pooler_hidden_size": int, "position_buckets": int, "norm_rel_ebd": str, "share_att_key": bool},
+}
 
 # Fields that hold the name of an activation function.
 ACTIVATIONS = {"activation_function", "hidden_act"}

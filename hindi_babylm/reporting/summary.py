@@ -61,11 +61,7 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
             f"{results['model']['which']}, of step {results['model']['step']:,}"
             + (", averaged" if results["model"]["weights"] == "ema" else ""),
         ),
-        ("test bits per byte", _interval(test["bits_per_byte"], 3)),
-        *((f"  {name} floor", _floor(test, name)) for name in ("unigram", "trigram")),
-        ("test word perplexity", _interval(test["word_perplexity"], 1)),
-        ("test token perplexity", _interval(test["token_perplexity"], 1) + ", this tokenizer only"),
-        ("validation perplexity", f"{results['validation']['perplexity']:.2f}"),
+        *(_pseudo_rows(results) if "pseudo_loss" in test else _likelihood_rows(results)),
     ]
     for suite, score in results["minimal_pairs"].items():
         rows.append((suite, f"{_interval(score['macro'], 1)} % (macro average; chance 50)"))
@@ -75,8 +71,9 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
             for name, entry in score["phenomena"].items()
         ]
     width = max(len(name) for name, _ in rows) + 2
-    lines = ["", *(f"{name:<{width}}{value}" for name, value in rows), "", "Continuations:"]
-    for sample in results["continuations"]:
+    lines = ["", *(f"{name:<{width}}{value}" for name, value in rows)]
+    lines += ["", "Continuations:"] if "continuations" in results else []
+    for sample in results.get("continuations", []):
         text = f"{sample['prompt']} |{' '.join(sample['continuation'].split())}"
         lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
     lines += [
@@ -99,11 +96,12 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         lines.append(
             f"{name:<12}{row['documents']:>12,}{row['words']:>14,}{row['tokens']:>14,}{ratio:>14.2f}{row['blocks']:>12,}"
         )
+    predicted = "predicted " if plan["objective"] == "causal" else ""
     rows = [
         ("model", f"{plan['parameters']:,} parameters"),
         ("steps", f"{plan['steps']:,} = {plan['epochs']:.2f} epochs of {plan['steps_per_epoch']:,}"),
         ("warmup", f"{plan['warmup']:,} steps"),
-        ("will be seen", f"{plan['words_seen']:,.0f} words, {plan['tokens']:,} predicted tokens"),
+        ("will be seen", f"{plan['words_seen']:,.0f} words, {plan['tokens']:,} {predicted}tokens"),
     ]
     lines += ["", *(f"{name:<16}{value}" for name, value in rows)]
     if "stages" in plan:
@@ -142,6 +140,30 @@ def plan_table(plan: Mapping[str, Any]) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= 33 else text[:30] + "..."
+
+
+def _likelihood_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    test = results["test"]
+    return [
+        ("test bits per byte", _interval(test["bits_per_byte"], 3)),
+        *((f"  {name} floor", _floor(test, name)) for name in ("unigram", "trigram")),
+        ("test word perplexity", _interval(test["word_perplexity"], 1)),
+        ("test token perplexity", _interval(test["token_perplexity"], 1) + ", this tokenizer only"),
+        ("validation perplexity", f"{results['validation']['perplexity']:.2f}"),
+    ]
+
+
+def _pseudo_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of a masked model, which compare with no causal model's."""
+    test = results["test"]
+    return [
+        ("test pseudo bits/byte", _interval(test["pseudo_bits_per_byte"], 3)),
+        ("  unigram bits per byte", f"{test['unigram_bits_per_byte']['value']:.3f}; it is no floor of pseudo bits"),
+        ("  scored", f"{test['scored_tokens']:,} of {test['tokens']:,} tokens, each masked in turn"),
+        ("test pseudo word ppl.", _interval(test["pseudo_word_perplexity"], 1)),
+        ("test pseudo token ppl.", _interval(test["pseudo_token_perplexity"], 1) + ", this tokenizer only"),
+        ("validation pseudo ppl.", f"{results['validation']['pseudo_perplexity']:.2f}"),
+    ]
 
 
 def _floor(test: Mapping[str, Any], name: str) -> str:

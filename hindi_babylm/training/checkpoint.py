@@ -23,6 +23,7 @@ from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import ParallelMode
 
 from hindi_babylm.console import say, warn
+from hindi_babylm.masking import auto_class
 from hindi_babylm.storage import UserError, differing_keys, first_line, write_atomically
 from hindi_babylm.training.averaging import KEY, evaluated_weights
 from hindi_babylm.training.callbacks import checkpoint_path, ends_epoch
@@ -84,7 +85,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, Pre
     Raises UserError for a file that is no checkpoint of ours, or one that was moved out of its run folder. An example:
     README.md, "The results in Python".
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     checkpoint = read_checkpoint(path)
     folder = Path(path).resolve().parent.parent / "tokenizer"
@@ -92,7 +93,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> "tuple[PreTrainedModel, Pre
         raise UserError(f"{path}: its tokenizer is not at {folder}: leave checkpoints inside their run folder")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     settings = dict(checkpoint["model_config"])
-    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+    (architecture,) = settings["architectures"] or [None]  # a file of before there were masked models names none
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model: Any = auto_class(architecture).from_config(config)
     model.load_state_dict(evaluated_weights(checkpoint))
     return model.eval(), tokenizer
 
@@ -263,7 +266,8 @@ def collect_state(trainer: "HindiLanguageModelTrainer") -> dict[str, Any]:
         "finished": trainer.control.should_training_stop,
         "precision": trainer.args.precision,
         "tracker_run_ids": dict(trainer.trackers.run_ids),
-        "model_config": json.loads(model.config.to_json_string(use_diff=False)),
+        "model_config": json.loads(model.config.to_json_string(use_diff=False))
+        | {"architectures": [type(model).__name__]},
         "trainer_state": {**_plain_state(state), "stateful_callbacks": callbacks},
         "scaler_state_dict": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
         "random_states": gather_object(

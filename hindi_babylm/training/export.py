@@ -39,7 +39,7 @@ def save_model(trainer: HindiLanguageModelTrainer, path: Path, *, files: Mapping
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
-    training, model.config.use_cache = model.config.use_cache, True  # wanted by whoever generates
+    training, model.config.use_cache = model.config.use_cache, model.can_generate()  # wanted by whoever generates
     try:
         with replace_folder(path) as target:
             model.save_pretrained(target, state_dict=weights)

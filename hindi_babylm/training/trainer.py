@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -41,6 +40,7 @@ from hindi_babylm.training.divergence import check_loss, check_weights
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
 from hindi_babylm.training.learning_rate_finder import find_learning_rate
 from hindi_babylm.training.muon import build_muon
+from hindi_babylm.training.objective import loss_of, token_nll
 from hindi_babylm.training.sharded import load_finished, read_facts, write_facts
 from hindi_babylm.training.step_log import StepLog
 from hindi_babylm.training.trackers import Trackers
@@ -66,7 +66,7 @@ class EpochSampler(Protocol):
 
 
 class HindiLanguageModelTrainer(Trainer):
-    """Train a causal language model on blocks of `input_ids, labels (block_size,)`.
+    """Train a causal or masked language model on blocks of `input_ids, labels (block_size,)`.
 
     `trainer.metrics` holds the lists `train_loss, val_loss, perplexity, learning_rate`, one entry an evaluation;
     `config` is stored in every checkpoint. With `train_sampler` the order of rows is its own, `train_dataset` is told
@@ -108,6 +108,7 @@ class HindiLanguageModelTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
+            compute_loss_func=loss_of(model, label_smoothing=args.label_smoothing_factor),
             compute_metrics=exact_loss,
             optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
             callbacks=[self.average, *console, *callbacks, self.interruption, self.writer, self.trackers],
@@ -176,12 +177,8 @@ class HindiLanguageModelTrainer(Trainer):
 
         Sums of rows gather exactly over batches and processes, and no logits are kept.
         """
-        inputs = dict(self._prepare_inputs(inputs))
-        labels = inputs.pop("labels")[:, 1:]
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(**inputs).logits[:, :-1]
-        nll = functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
-        return None, nll.sum(dim=1), labels.ne(-100).sum(dim=1)
+            return None, *token_nll(model, self._prepare_inputs(inputs), causal=self.compute_loss_func is None)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the words seen to every log event."""

@@ -1,0 +1,149 @@
+"""Pseudo-log-likelihoods of texts under a masked model: each token masked in turn (Salazar et al. 2020)."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import regex
+import torch
+from torch.nn import functional
+
+from hindi_babylm.console import stage
+from hindi_babylm.evaluation.perplexity import LOGITS_PER_BATCH, refuse_diverged
+from hindi_babylm.masking import mask_token_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+# Tokens of a split that are scored: each takes a forward pass of a whole window.
+SCORED_TOKENS = 8192
+# Letters with their signs and digits, or any other sign that is no space.
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d]+|\S")
+# Figures that follow from a pseudo-likelihood must not be read as those of a likelihood.
+_RENAMED = ("loss", "perplexity", "token_perplexity", "word_perplexity")
+
+
+def pseudo_nll(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    texts: Sequence[str],
+    *,
+    block_size: int,
+    description: str,
+    limit: int | None = None,
+    within_words: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the negative pseudo-log-likelihood of each text in nats, and its scored tokens: `(texts,)` both.
+
+    A text stands between two EOS. Each token is masked in turn and predicted from up to `block_size` - 1 tokens around
+    it, as many on either side as there are. With `within_words` the later tokens of its word are masked too (Kauf and
+    Ivanova 2023): they would give it away, and a word of many tokens would look more probable than one of few.
+
+    Past `limit` tokens only so many are scored, at equal distances over all texts from a seeded start, and each counts
+    for those that it stands for: the sum over all texts is then estimated without bias. The model must be in fp32.
+
+    Raises UserError for a model that has diverged and for a tokenizer without a mask token.
+
+    >>> from hindi_babylm.modeling import build_model
+    >>> from hindi_babylm.tokenization.training import train_tokenizer
+    >>> tokenizer = train_tokenizer(["राम घर गया"], vocab_size=512)
+    >>> size = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    >>> model = build_model(architecture="deberta-v2", tokenizer=tokenizer, block_size=16, model_config=size)
+    >>> nll, tokens = pseudo_nll(model, tokenizer, ["राम घर गया"], block_size=16, description="Scoring")
+    >>> # Fresh weights guess: a token costs about the logarithm of the vocabulary.
+    >>> bool(0.9 < nll[0] / tokens[0] / np.log(len(tokenizer)) < 1.1)
+    True
+    """
+    mask, eos = mask_token_id(tokenizer), tokenizer.eos_token_id
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    sequences, words = [], []
+    for text in texts:
+        encoding = backend.encode(text, add_special_tokens=False)
+        sequences.append(np.asarray([eos, *encoding.ids, eos], dtype=np.int64))
+        words.append(np.asarray([-1, *words_of_tokens(text, encoding.offsets), -2]))
+    lengths = np.asarray([len(sequence) - 2 for sequence in sequences])
+    text_of = np.repeat(np.arange(len(texts)), lengths)
+    position_of = np.arange(len(text_of)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    chosen = sample(len(text_of), limit)
+    # Rows of one length together: no compute on padding, and the memory of a batch is known.
+    widths = np.minimum(lengths[text_of[chosen]] + 2, block_size)
+    order = np.argsort(-widths, kind="stable")
+    chosen, widths = chosen[order], widths[order]
+    totals = np.zeros(len(texts), dtype=np.float64)
+    model.eval()
+    start = 0
+    with torch.no_grad(), stage(description, len(chosen), "masked tokens") as progress:
+        while start < len(chosen):
+            width = int(widths[start])
+            size = max(1, LOGITS_PER_BATCH // (width * model.config.vocab_size))
+            batch = chosen[start : start + size]
+            inputs = np.full((len(batch), width), eos, dtype=np.int64)
+            real = np.zeros((len(batch), width), dtype=np.int64)
+            places, targets = np.zeros(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=np.int64)
+            for row, token in enumerate(batch):
+                text, position = text_of[token], position_of[token]
+                sequence = sequences[text]
+                # The token stands in the middle of its window, but at the ends of a text.
+                first = max(0, min(position - block_size // 2, len(sequence) - block_size))
+                window = sequence[first : first + block_size].copy()
+                places[row], targets[row] = position - first, sequence[position]
+                last = position + 1
+                while within_words and words[text][last] == words[text][position]:
+                    last += 1
+                window[position - first : last - first] = mask
+                inputs[row, : len(window)], real[row, : len(window)] = window, 1
+            found = model(
+                input_ids=torch.from_numpy(inputs).to(model.device),
+                attention_mask=torch.from_numpy(real).to(model.device),
+            ).logits
+            logits = found[torch.arange(len(batch)), torch.from_numpy(places)].float()
+            nll = functional.cross_entropy(logits, torch.from_numpy(targets).to(model.device), reduction="none")
+            np.add.at(totals, text_of[batch], nll.cpu().numpy().astype(np.float64))
+            start += len(batch)
+            progress.update(len(batch))
+    refuse_diverged(totals)
+    return totals * (len(text_of) / len(chosen)), np.bincount(text_of[chosen], minlength=len(texts))
+
+
+def sample(tokens: int, limit: int | None, *, seed: int = 0) -> np.ndarray:
+    """Return the tokens to score, all of them up to `limit`, else so many at equal distances: `(scored,)`.
+
+    >>> sample(5, None).tolist(), len(sample(1000, 10)), len(set(np.diff(sample(1000, 10))))
+    ([0, 1, 2, 3, 4], 10, 1)
+    """
+    if limit is None or tokens <= limit:
+        return np.arange(tokens)
+    places = (np.arange(limit) + np.random.default_rng(seed).random()) * (tokens / limit)
+    return np.asarray(places, dtype=np.int64)
+
+
+def words_of_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the number of the word that each token ends in; a sign that is neither letter nor digit is a word.
+
+    `offsets` are the first character of each token and the one after its last.
+
+    >>> words_of_tokens("राम आया।", [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)])
+    [0, 0, 1, 1, 2]
+    """
+    # White space goes to the word that it stands before, as the tokens that begin with it do.
+    ends = [match.end() for match in _WORD.finditer(text)]
+    return [int(place) for place in np.searchsorted(ends, [max(end, 1) for _, end in offsets])]
+
+
+def pseudo_figures(figures: Mapping[str, Any], *, scored: int) -> dict[str, Any]:
+    """Return the figures of a split under names that say what they are, and the number of tokens `scored`.
+
+    >>> pseudo_figures({"perplexity": 2.0, "words": 3, "bits_per_byte": {"value": 1.0}, "by_source": {}}, scored=4)
+    {'pseudo_perplexity': 2.0, 'words': 3, 'pseudo_bits_per_byte': {'value': 1.0}, 'by_source': {}, 'scored_tokens': 4}
+    """
+    renamed = {f"pseudo_{name}" if _is_likelihood(name) else name: value for name, value in figures.items()}
+    renamed["by_source"] = {
+        source: {f"pseudo_{name}" if _is_likelihood(name) else name: value for name, value in row.items()}
+        for source, row in figures["by_source"].items()
+    }
+    return {**renamed, "scored_tokens": scored}
+
+
+def _is_likelihood(name: str) -> bool:
+    return name in _RENAMED or name.startswith("bits_per_")
