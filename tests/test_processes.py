@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hindi_babylm.modeling import KEEP_DOCUMENTS_APART
 from hindi_babylm.run import main
 from tests.runs import (
     EVERY_OTHER_STEP,
@@ -27,9 +28,17 @@ WriteRecipe = Callable[..., Path]
 
 
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
-def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", "deberta-v2"])
+def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe, architecture: str) -> None:
     """Two processes of 4 rows give the losses, the evaluation and the word counts of one process of 8."""
-    recipe = write_recipe(num_train_epochs=2, ema_decay=0.9, repack=True, document_attention=True)
+    document_attention = architecture in KEEP_DOCUMENTS_APART
+    recipe = write_recipe(
+        architecture=architecture,
+        num_train_epochs=2,
+        ema_decay=0.9,
+        repack=True,
+        document_attention=document_attention,
+    )
     main([str(recipe)])
     finish(moved(recipe, "two"), processes=2)
     one, two = events_of(recipe.parent / "run"), events_of(recipe.parent / "two")
@@ -43,21 +52,26 @@ def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe) -> None
 
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
 @pytest.mark.parametrize(
-    ("curriculum", "pacing", "epochs"),
+    ("architecture", "curriculum", "pacing", "epochs"),
     [
-        ("none", "staged", 3),
-        ("length", "staged", 3),
-        ("lexical", "competence", 3),
-        pytest.param("morphology", "cumulative", 6, marks=pytest.mark.slow),
+        ("gpt2", "none", "staged", 3),
+        ("gpt2", "length", "staged", 3),
+        ("gpt2", "lexical", "competence", 3),
+        pytest.param("gpt2", "morphology", "cumulative", 6, marks=pytest.mark.slow),
+        ("deberta-v2", "length", "staged", 3),
     ],
 )
 def test_two_processes_train_on_the_rows_of_one(
-    write_recipe: WriteRecipe, block_log: dict[int, list[str]], curriculum: str, pacing: str, epochs: int
+    write_recipe: WriteRecipe,
+    block_log: dict[int, list[str]],
+    architecture: str,
+    curriculum: str,
+    pacing: str,
+    epochs: int,
 ) -> None:
-    """At every step two processes see together the rows that one sees, each as often, in every epoch."""
-    recipe = write_recipe(
-        curriculum=curriculum, pacing=pacing, num_train_epochs=epochs, eval_strategy="no", save_strategy="no"
-    )
+    """At every step two processes see together the rows that one sees, masked alike, each as often, in every epoch."""
+    paced = {"curriculum": curriculum, "pacing": pacing, "num_train_epochs": epochs}
+    recipe = write_recipe(architecture=architecture, **paced, eval_strategy="no", save_strategy="no")
     main([str(recipe)])
     content = json.loads(moved(recipe, "two").read_text(encoding="utf-8"))
     content["training"]["use_cpu"] = True
@@ -85,13 +99,15 @@ def test_two_processes_train_on_the_rows_of_one(
 
 
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
-def test_two_processes_resume_exactly(write_recipe: WriteRecipe) -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", pytest.param("deberta-v2", marks=pytest.mark.slow)])
+def test_two_processes_resume_exactly(write_recipe: WriteRecipe, architecture: str) -> None:
     """A checkpoint of two processes continues on two to the same bits, and is refused on one."""
     recipe = write_recipe(
+        architecture=architecture,
         dropout=0.2,
         ema_decay=0.9,
         repack=True,
-        document_attention=True,
+        document_attention=architecture in KEEP_DOCUMENTS_APART,
         num_train_epochs=2,
         **EVERY_OTHER_STEP,
         save_total_limit=50,

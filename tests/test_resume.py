@@ -44,7 +44,19 @@ def cells() -> list[Any]:
         }
         name = "-".join(str(value) for value in settings.values())
         every.append(pytest.param(settings, id=name, marks=() if pairwise else pytest.mark.slow))
-    return every
+    return every + [pytest.param(settings, id="-".join(map(str, settings.values()))) for settings in MASKED]
+
+
+# A masked model with and without what acts on masks: workers, parts of a batch, a curriculum; both optimizers.
+MASKED = [
+    {"architecture": "deberta-v2", "curriculum": "none", "dataloader_num_workers": 2, "precision": "bf16"},
+    {
+        "architecture": "deberta-v2",
+        "curriculum": "length",
+        "gradient_accumulation_steps": 3,
+        "muon_learning_rate": 0.01,
+    },
+]
 
 
 @pytest.mark.parametrize("settings", cells())

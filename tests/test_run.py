@@ -88,7 +88,7 @@ def test_headline_equals_a_plain_loop_from_the_files_on_disk(write_recipe: Write
     assert test["bits_per_byte"]["low"] < test["bits_per_byte"]["value"] < test["bits_per_byte"]["high"]
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "deberta-v2"])
 def test_accumulation_does_not_change_the_losses(write_recipe: WriteRecipe, architecture: str) -> None:
     """A batch of 8 and 8 accumulated batches of 1 give the same loss at every step, the short last batch included."""
     recipe = write_recipe(

@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import (
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -23,7 +25,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from hindi_babylm.modeling import KEEP_DOCUMENTS_APART
+from hindi_babylm.modeling import KEEP_DOCUMENTS_APART, deberta_v2_config
 from hindi_babylm.packing import pack
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -74,6 +76,11 @@ def tiny_model(architecture: str, *, seed: int = 0, dropout: float = 0.0) -> Pre
                 attn_pdrop=dropout,
             )
         )
+    if architecture == "deberta-v2":
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = deberta_v2_config(block_size=16, dropout=dropout, vocab_size=VOCABULARY, **sizes)
+        assert isinstance(config, DebertaV2Config)
+        return DebertaV2ForMaskedLM(config)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
@@ -317,11 +324,12 @@ def test_metric_lists_go_by_epochs_without_evaluation(make: Make) -> None:
     assert trainer.metrics["val_loss"] == []
 
 
-def test_gradient_checkpointing_does_not_change_the_losses(make: Make) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "deberta-v2"])
+def test_gradient_checkpointing_does_not_change_the_losses(make: Make, architecture: str) -> None:
     """The losses with recomputed activations equal those without."""
     losses = []
     for recompute in (False, True):
-        trainer = make("llama", gradient_checkpointing=recompute)
+        trainer = make(architecture, gradient_checkpointing=recompute)
         trainer.train()
         assert trained(trainer).is_gradient_checkpointing is recompute
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
@@ -576,9 +584,12 @@ def test_fp32_run_is_not_autocast(make: Make, monkeypatch: pytest.MonkeyPatch) -
     assert trainer.accelerator.mixed_precision == "no"
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_muon_gets_the_hidden_matrices_and_adamw_the_rest(tmp_path: Path, architecture: str) -> None:
-    """Every parameter is in exactly one group; Muon has the block matrices, no embedding and no vector."""
+@pytest.mark.parametrize(("architecture", "matrices"), [("gpt2", 8), ("llama", 14), ("deberta-v2", 13)])
+def test_muon_gets_the_hidden_matrices_and_adamw_the_rest(tmp_path: Path, architecture: str, matrices: int) -> None:
+    """Every parameter is in exactly one group; Muon has the block matrices, no embedding and no vector.
+
+    DeBERTa's thirteenth is the matrix before its output; its embedding of distances is none.
+    """
     model = tiny_model(architecture)
     arguments = HindiTrainingArguments(output_dir=str(tmp_path), muon_learning_rate=0.01, precision="fp32")
     decayed = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
@@ -587,10 +598,10 @@ def test_muon_gets_the_hidden_matrices_and_adamw_the_rest(tmp_path: Path, archit
     groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
     assert sorted(name for group in groups for name in group) == sorted(names.values())
     assert all(p.ndim == 2 for p in optimizer.param_groups[2]["params"])
-    assert len(groups[2]) == (8 if architecture == "gpt2" else 14)
+    assert len(groups[2]) == matrices
     assert not any("wte" in name or "wpe" in name or "embed" in name or "lm_head" in name for name in groups[2])
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0, 0.01]
-    assert all("norm" in name or "ln_" in name or "bias" in name for name in groups[1])
+    assert all("norm" in name.lower() or "ln_" in name or "bias" in name for name in groups[1])
 
 
 def test_muon_with_adamw_equals_the_two_optimizers_apart(tmp_path: Path) -> None:
