@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # Tokens of a split that are scored: each takes a forward pass of a whole window.
-SCORED_TOKENS = 8192
+SCORED_TOKENS = 4096
 # Letters with their signs and digits, or any other sign that is no space.
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d]+|\S")
 # Figures that follow from a pseudo-likelihood must not be read as those of a likelihood.
