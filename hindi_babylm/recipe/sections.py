@@ -58,15 +58,13 @@ class CorpusSection:
     )
     max_words: int | None = _option("Budget of all splits together.", None, low=1, unit="words")
     max_bytes: int | None = _option("The same in UTF-8.", None, low=1, unit="bytes")
-    validation_fraction: float = _option("Validation split.", 0.1, above=0, below=1, unit="share of works")
-    test_fraction: float = _option("Test split.", 0.1, above=0, below=1, unit="share of works")
+    validation_fraction: float = _option("Works of the validation split.", 0.1, above=0, below=1, unit="share")
+    test_fraction: float = _option("Works of the test split.", 0.1, above=0, below=1, unit="share")
     split_seed: int = _option("Seed of the split and of the budget's choice.", 0)
     hygiene: list[str] = _option(f"Cleaning steps, in order: {', '.join(STEPS)}.", list(STEPS), choices=STEPS)
     min_words: int = _option("Shorter documents are dropped.", 1, low=1, unit="words")
     max_document_words: int = _option("Longer documents are split.", 50_000, low=100, unit="words")
-    near_duplicate_threshold: float | None = _option(
-        "Nearer documents are dropped.", None, above=0, high=1, unit="similarity"
-    )
+    near_duplicate_threshold: float | None = _option("Documents of this similarity are dropped.", None, above=0, high=1)
     decontaminate: bool = _option("Cut what train shares with held-out text.", True)
     strict: bool = _option("Refuse what would be dropped or mended.", False)
     preprocessing_num_workers: int | None = _option("Cleaning; null: one a core.", None, low=1, unit="processes")
@@ -89,11 +87,9 @@ class ModelSection:
     block_size: int = _option("Length of a training row.", 512, low=2, unit="tokens")
     repack: bool = _option("Order the documents anew in each epoch, and cut them into new blocks.", False)
     document_attention: bool = _option("Attend to tokens of the same document only.", False)
-    dropout: float = _option("Dropout where the architecture has it.", 0.1, low=0, below=1, unit="probability")
+    dropout: float = _option("Dropout where the architecture has it.", 0.1, low=0, below=1, unit="share")
     model_config: dict[str, Any] = _option("Fields of " + ", ".join(CONFIG_CLASSES.values()) + ".", {})
-    mask_probability: float = _option(
-        "Tokens that a masked model predicts.", 0.15, above=0, below=1, unit="share of tokens"
-    )
+    mask_probability: float = _option("Tokens that a masked model predicts.", 0.15, above=0, below=1, unit="share")
 
 
 @dataclass
