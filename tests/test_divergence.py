@@ -123,11 +123,11 @@ def test_every_step_is_judged_at_once_on_a_cpu() -> None:
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
 @pytest.mark.parametrize("rank", [0, 1])
 def test_processes_end_together(write_recipe: WriteRecipe, rank: int) -> None:
-    """NaN in one of two processes ends both at that step, with one error line and the checkpoint before it."""
+    """NaN in one of two processes ends both at that step, at which nothing else is due, with one error line."""
     recipe = write_recipe(max_steps=9, **EVERY_OTHER_STEP, use_cpu=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", "tests.diverging_run", str(recipe), "6", str(rank)],
+        [sys.executable, *launcher, "-m", "tests.diverging_run", str(recipe), "5", str(rank)],
         capture_output=True,
         text=True,
         check=False,
@@ -138,7 +138,8 @@ def test_processes_end_together(write_recipe: WriteRecipe, rank: int) -> None:
     assert done.returncode != 0
     run = recipe.parent / "run"
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: training loss is nan at step 6: the training has diverged")
-    assert line.endswith(f"{run / 'checkpoints' / 'checkpoint_step_4.pt'}")
-    assert [event["step"] for event in events_of(run) if "loss" in event] == [1, 2, 3, 4, 5, 6]
+    assert line.startswith("error: training loss is nan at step 5: the training has diverged")
+    # The weights after step 4 are those that gave the loss of step 5.
+    assert line.endswith(f"{run / 'checkpoints' / 'checkpoint_step_2.pt'}")
+    assert [event["step"] for event in events_of(run) if "loss" in event] == [1, 2, 3, 4, 5]
     assert assert_checkpoints_are_finite(run)[-1] == 4
