@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindi_babylm.console import duration
+from hindi_babylm.evaluation.pseudo_likelihood import pseudo_figures
 from hindi_babylm.reporting.curves import averaged, draw_curves
 from hindi_babylm.reporting.report import figure, floors, write_report
-from hindi_babylm.storage import RunFolder, write_json
+from hindi_babylm.storage import RunFolder, read_json, write_json
 
 SPITEFUL = "<script>alert('राम')</script>"
 INTERVAL = {"value": 0.9021, "low": 0.889, "high": 0.918}
@@ -58,8 +59,15 @@ def finished_run(path: Path, *, steps: int = 40) -> RunFolder:
             "hindi_pairs_pud": {
                 "macro": {"value": 85.2, "low": 82.0, "high": 88.7},
                 "phenomena": {"ergative_marker": {"accuracy": 56.6, "pairs": 53, "ties": 1}},
+                "trigram": {
+                    "macro": {"value": 86.1, "low": 83.1, "high": 89.2},
+                    "phenomena": {"ergative_marker": {"accuracy": 49.1, "pairs": 53, "ties": 0}},
+                },
             }
         },
+        "milestones": [
+            {"name": "chck_1M", "words": 10**6, "words_seen": 1000070.5, "step": 30, "eval_perplexity": None}
+        ],
         "continuations": [{"prompt": "एक दिन राजा", "continuation": f"ने कहा {SPITEFUL}"}],
     }
     entry = {**counts, "examples": []}
@@ -103,7 +111,8 @@ def test_the_figures_of_the_run_are_in_the_report(page: str) -> None:
         "25.0 % below its 1.203 [1.100, 1.300]",
         "bits an akshara 0.902 [0.889, 0.918]",
         "perplexity a word 1,234.5 [1,000.0, past the range of a float]",
-        "ergative marker 56.6 53 1",
+        "ergative marker 56.6 49.1 53 1",
+        "chck_1M 1,000,070 30 past the range of a float",
         "85.2 [82.0, 88.7] %",
         "1.23 GB",
         duration(3750.0),
@@ -198,3 +207,17 @@ def test_a_browser_shows_it_without_an_error(tmp_path: Path) -> None:
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count("<svg") == 4
     assert "एक दिन राजा" in done.stdout
+
+
+def test_a_masked_model_has_a_report(tmp_path: Path) -> None:
+    """Figures of a pseudo-likelihood stand under their names, against no floor, and nothing is continued."""
+    folder = finished_run(tmp_path / "run")
+    results = read_json(folder.results)
+    del results["continuations"]
+    for split in ("validation", "test"):
+        results[split] = pseudo_figures(results[split], scored=700)
+    write_json(folder.results, results)
+    page = write_report(folder, title="masked").read_text(encoding="utf-8")
+    assert "Pseudo bits a byte, test" in page
+    assert "Against the" not in page
+    assert "Continuations" not in page

@@ -328,7 +328,7 @@ def test_diverged_run_says_so(write_recipe: WriteRecipe, capsys: pytest.CaptureF
         main([str(recipe)])
     assert stop.value.code == 2
     line = capsys.readouterr().err
-    assert "begin again with a lower learning_rate or a longer warmup_steps, and --overwrite" in line
+    assert "lower learning_rate 1e+30, set max_grad_norm 1 or raise warmup_steps, and start again" in line
 
 
 def test_prompt_longer_than_the_context(write_recipe: WriteRecipe) -> None:

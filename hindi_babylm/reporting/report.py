@@ -18,6 +18,8 @@ UNITS = {
     "word_perplexity": "perplexity a word",
     "token_perplexity": "perplexity a token (this tokenizer only)",
 }
+# Figures of a masked model, which compare with no causal one's.
+UNITS |= {f"pseudo_{name}": f"pseudo {unit}" for name, unit in UNITS.items()}
 
 
 def write_report(folder: RunFolder, *, title: str) -> Path:
@@ -52,7 +54,12 @@ def write_report(folder: RunFolder, *, title: str) -> Path:
 
 
 def floors(test: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Mapping[str, Any], float]]]:
-    """Yield each n-gram floor with its bits a byte, and by what share of it the model is below."""
+    """Yield each n-gram floor with its bits a byte, and by what share of it the model is below.
+
+    A masked model has none: its pseudo-likelihood knows both sides of a token.
+    """
+    if "bits_per_byte" not in test:
+        return
     for name, entry in test.items():
         if name.endswith("gram_bits_per_byte"):
             yield name.removesuffix("_bits_per_byte"), (entry, 1 - test["bits_per_byte"]["value"] / entry["value"])

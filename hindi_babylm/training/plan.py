@@ -111,7 +111,7 @@ def _competence(trainer: HindiLanguageModelTrainer, epoch: float) -> dict[str, A
     return {
         "epoch": epoch,
         "step": step,
-        "share": blocks / len(sampler.block_words),
+        "share": blocks / sampler.blocks,
         "blocks": blocks,
         "words_seen": seen(trainer, step)["words_seen"],
         "text": _beginning(trainer, blocks - 1),
