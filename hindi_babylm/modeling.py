@@ -221,4 +221,4 @@ OBJECTIVES = {"gpt2": CAUSAL, "llama": CAUSAL, "deberta-v2": MASKED}
 CONFIG_CLASSES = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "deberta-v2": "DebertaV2Config"}
 
 # Whole numbers of a config class that may be below 1: no types of rows, positions as many as there are.
-BELOW_ONE = {"type_vocab_size", "max_relative_positions"}
+BELOW_ONE = {"type_vocab_size", "max_relative_positions", "position_buckets"}

@@ -87,8 +87,8 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
             if not _is_main():
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
-        if _is_main() and not folder.report.exists():
-            write_report(folder, title=recipe.path.stem)
+        if _is_main() and (state != "finished" or not folder.report.exists()):
+            write_report(folder, title=folder.path.resolve().name)
     results: dict[str, Any] = read_json(folder.results)
     if _is_main():
         show(summary(results, folder=folder.path))

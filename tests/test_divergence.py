@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hindi_babylm.run import main
+from hindi_babylm.storage import read_json
 from hindi_babylm.training.divergence import DivergedError, FiniteWatch, check_weights
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.runs import EVERY_OTHER_STEP, ROOT, environment, events_of
@@ -143,3 +144,31 @@ def test_processes_end_together(write_recipe: WriteRecipe, rank: int) -> None:
     assert line.endswith(f"{run / 'checkpoints' / 'checkpoint_step_2.pt'}")
     assert [event["step"] for event in events_of(run) if "loss" in event] == [1, 2, 3, 4, 5]
     assert assert_checkpoints_are_finite(run)[-1] == 4
+
+
+def test_bad_weights_reach_no_milestone(
+    write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that a step has broken are no milestone, and what was seen before is in the log."""
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", poisoned(at=3))
+    recipe = write_recipe(max_steps=9, milestones=list(range(100, 3000, 100)), eval_strategy="no", save_strategy="no")
+    line = ended(recipe, capsys)
+    run = recipe.parent / "run"
+    assert line.startswith("error: the weights are not finite after step 3: the training has diverged; ")
+    steps = {read_json(path)["step"] for path in run.glob("revisions/*/milestone.json")}
+    assert steps == {1, 2}
+    assert [event["step"] for event in events_of(run) if "loss" in event] == [1, 2]
+
+
+def poisoned(*, at: int) -> Callable[..., torch.Tensor]:
+    """Return a training step that leaves gradients which are not finite in the step `at`."""
+    step = HindiLanguageModelTrainer.training_step
+
+    def spoilt(self: HindiLanguageModelTrainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = step(self, model, *args, **kwargs)
+        if self.state.global_step == at - 1:
+            for parameter in model.parameters():
+                parameter.grad.fill_(math.nan)
+        return loss
+
+    return spoilt

@@ -96,6 +96,11 @@ def test_a_flag_switches_off_what_hangs_on_two_keys(flags: list[str], kept: dict
             {"lr_scheduler_kwargs": {"num_cycles": 1.0}},
         ),
         ({"optim": "sgd", "optim_args": "momentum=0.9"}, ["--optim", "adagrad"], {"optim": "adagrad"}),
+        (
+            {"optim": "sgd", "optim_args": "momentum=0.9"},
+            ["--muon_learning_rate", "0.02"],
+            {"muon_learning_rate": 0.02},
+        ),
         ({"num_train_epochs": 3}, ["--max_steps", "-1"], {"num_train_epochs": 3.0}),
         ({"warmup_steps": 20}, ["--lr_scheduler_type", "constant"], {"warmup_steps": 1000.0}),
         ({"warmup_steps": 20}, ["--lr_scheduler_type", "cosine"], {"warmup_steps": 20.0}),

@@ -400,6 +400,20 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         '{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}',
     ),
     (
+        {"model": {"architecture": "llama", "model_config": {"rope_parameters": "x"}}},
+        'r.json: model.model_config.rope_parameters = "x": expected an object such as {"rope_type": "default", '
+        '"rope_theta": 10000.0}',
+    ),
+    (
+        {"training": {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1.0}}},
+        "r.json: training.lr_scheduler_kwargs.min_lr = 1.0: expected less than learning_rate 0.0003",
+    ),
+    (
+        {"training": {"lr_scheduler_type": "greedy", "warmup_steps": 20}},
+        'r.json: training.warmup_steps = 20.0 has no effect with training.lr_scheduler_type = "greedy": take '
+        "constant_with_warmup, or leave warmup_steps out",
+    ),
+    (
         {"model": {"architecture": "llama", "model_config": {"rope_parameters": {"rope_type": "yarn"}}}},
         'r.json: model.model_config.rope_parameters.rope_type = "yarn": expected one of default',
     ),
@@ -928,6 +942,16 @@ def test_a_batch_that_does_not_divide_by_the_processes(
         "r.json: training.global_batch_size: global_batch_size 32 does not equal a whole number of 3 processes: set "
     )
     check_refused({}, [], message + "global_batch_size to a multiple of 3", capfd)
+
+
+def test_masked_models_beside_sharding(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A masked model's head shares a parameter that FSDP does not take, so it is refused before data are read."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    message = (
+        'command line: --architecture = "deberta-v2" contradicts FSDP of accelerate launch, which takes no parameter '
+        "in two places, as a masked model's head has one: take a causal architecture, or start without sharding"
+    )
+    check_refused({}, ["--architecture", "deberta-v2"], message, capfd)
 
 
 def test_averages_beside_the_sharding_of_the_launcher(

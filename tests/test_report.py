@@ -47,7 +47,10 @@ def finished_run(path: Path, *, steps: int = 40) -> RunFolder:
         "by_source": {SPITEFUL: {"documents": 3, "bytes": 5000, "bits_per_byte": 0.9}},
     }
     results = {
-        "model": {"architecture": "llama", "parameters": 5_261_568, "which": "best", "step": 380},
+        "model": {
+            **{"architecture": "llama", "parameters": 5_261_568, "which": "best", "step": 380},
+            "weights": "ema",
+        },
         "training": {
             **{"steps": steps, "epochs": 0.74, "words_seen": 540_000.0, "tokens": 777_240, "seconds": 3750.0},
             **{"tokens_per_second": 3500.0, "precision": "bf16", "peak_memory_bytes": 1_230_000_000},
@@ -115,6 +118,7 @@ def test_the_figures_of_the_run_are_in_the_report(page: str) -> None:
         "chck_1M 1,000,070 30 past the range of a float",
         "85.2 [82.0, 88.7] %",
         "1.23 GB",
+        "best, of step 380, averaged",
         duration(3750.0),
         "Loss is not falling.",
         "एक दिन राजा ने कहा",
@@ -214,6 +218,8 @@ def test_a_masked_model_has_a_report(tmp_path: Path) -> None:
     folder = finished_run(tmp_path / "run")
     results = read_json(folder.results)
     del results["continuations"]
+    (entry,) = results["milestones"]
+    entry["masked_token_perplexity"] = entry.pop("eval_perplexity")
     for split in ("validation", "test"):
         results[split] = pseudo_figures(results[split], scored=700)
     write_json(folder.results, results)
@@ -221,3 +227,7 @@ def test_a_masked_model_has_a_report(tmp_path: Path) -> None:
     assert "Pseudo bits a byte, test" in page
     assert "Against the" not in page
     assert "Continuations" not in page
+    assert "700 of 800 tokens scored" in page
+    assert "predicted tokens" not in page
+    assert "validation perplexity, masked tokens" in page
+    assert "nats a masked token" in page

@@ -604,6 +604,37 @@ def test_muon_gets_the_hidden_matrices_and_adamw_the_rest(tmp_path: Path, archit
     assert all("norm" in name.lower() or "ln_" in name or "bias" in name for name in groups[1])
 
 
+@pytest.mark.parametrize(
+    ("schedule", "settings"),
+    [
+        ("polynomial", {"lr_end": 1e-4}),
+        ("cosine_with_min_lr", {"min_lr": 1e-3}),
+        ("cosine_warmup_with_min_lr", {"min_lr": 1e-3}),
+    ],
+)
+def test_schedules_with_a_floor_keep_the_proportion_of_muon(
+    make: Make, schedule: str, settings: dict[str, Any]
+) -> None:
+    """A floor is one of AdamW's rate; Muon's ends in the proportion that the two have."""
+    trainer = make(
+        learning_rate=1e-2,
+        muon_learning_rate=0.05,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=settings,
+        max_steps=6,
+        eval_strategy="no",
+        save_strategy="no",
+    )
+    trainer.train()
+    assert trainer.lr_scheduler is not None
+    *adamw, muon = trainer.lr_scheduler.get_last_lr()
+    (floor,) = settings.values()
+    # The one with a warmup of its own is a step short of its end.
+    assert adamw == pytest.approx([floor] * len(adamw)) or schedule == "cosine_warmup_with_min_lr"
+    assert adamw[0] < 2 * floor
+    assert muon == pytest.approx(5 * adamw[0])
+
+
 def test_muon_with_adamw_equals_the_two_optimizers_apart(tmp_path: Path) -> None:
     """Three steps, a save and a load in the middle, give bit for bit what torch's two optimizers give by themselves."""
     arguments = HindiTrainingArguments(output_dir=str(tmp_path), muon_learning_rate=0.02, precision="fp32")

@@ -135,13 +135,10 @@ def pseudo_figures(figures: Mapping[str, Any], *, scored: int) -> dict[str, Any]
     """Return the figures of a split under names that say what they are, and the number of tokens `scored`.
 
     >>> pseudo_figures({"perplexity": 2.0, "words": 3, "bits_per_byte": {"value": 1.0}, "by_source": {}}, scored=4)
-    {'pseudo_perplexity': 2.0, 'words': 3, 'pseudo_bits_per_byte': {'value': 1.0}, 'by_source': {}, 'scored_tokens': 4}
+    {'pseudo_perplexity': 2.0, 'words': 3, 'pseudo_bits_per_byte': {'value': 1.0}, 'scored_tokens': 4}
     """
     renamed = {f"pseudo_{name}" if _is_likelihood(name) else name: value for name, value in figures.items()}
-    renamed["by_source"] = {
-        source: {f"pseudo_{name}" if _is_likelihood(name) else name: value for name, value in row.items()}
-        for source, row in figures["by_source"].items()
-    }
+    del renamed["by_source"]  # a sample over all texts says little about a small source
     return {**renamed, "scored_tokens": scored}
 
 

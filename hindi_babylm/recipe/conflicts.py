@@ -182,13 +182,20 @@ def _check_training(given: Given) -> None:
     for name in ("eval_steps", "save_steps", "logging_steps"):
         if (values[name] or 0) > 1 and values[name] % 1:
             raise UserError(f"{given.first(name)}: expected whole steps, or a share of all steps below 1")
-    sharded = [given.other(name, "ema_decay") for name in ("fsdp", "deepspeed") if values[name]]
+    masked = objective_of(values["architecture"]) == MASKED
+    key = "ema_decay" if values["ema_decay"] is not None else "architecture"
+    sharded = [given.other(name, key) for name in ("fsdp", "deepspeed") if values[name]]
     names = ("FSDP", "DEEPSPEED")
     launched = [f"{name} of accelerate launch" for name in names if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]
     if values["ema_decay"] is not None and (sharded or launched):
         raise UserError(
             f"{given.first('ema_decay')} contradicts {[*sharded, *launched][0]}, whose sharded checkpoints would not "
             "hold the averages: leave one of them out"
+        )
+    if masked and (sharded or launched):
+        raise UserError(
+            f"{given.first('architecture')} contradicts {[*sharded, *launched][0]}, which takes no parameter in two "
+            "places, as a masked model's head has one: take a causal architecture, or start without sharding"
         )
     settings = values["accelerator_config"]
     if settings is not None and (not isinstance(settings, dict) or set(settings) - {"non_blocking"}):

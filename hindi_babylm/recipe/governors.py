@@ -7,6 +7,7 @@ from typing import Any
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import FIRST_STAGES
 from hindi_babylm.modeling import MASKED, OBJECTIVES, objective_of
+from hindi_babylm.training.specification import WITHOUT_WARMUP
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def forget_overridden(
 
     `before` holds the values without the flags: the settings of another schedule or optimizer go as well.
     """
-    for key, settings in {"lr_scheduler_type": "lr_scheduler_kwargs", "optim": "optim_args"}.items():
+    for key, settings in OWN_SETTINGS:
         if key in given and settings not in given and values["training"][key] != before["training"].get(key):
             values["training"].pop(settings, None)
     for name, governor in governors():
@@ -41,6 +42,15 @@ def governors() -> Iterator[tuple[str, Governor]]:
     for name, found in GOVERNORS.items():
         yield from ((name, governor) for governor in (found if isinstance(found, tuple) else (found,)))
 
+
+# A key, and the settings that only one of its values reads.
+OWN_SETTINGS = (
+    ("lr_scheduler_type", "lr_scheduler_kwargs"),
+    ("optim", "optim_args"),
+    ("optim", "optim_target_modules"),
+    ("muon_learning_rate", "optim_args"),
+    ("muon_learning_rate", "optim_target_modules"),
+)
 
 _CHOSEN = Governor("curriculum", lambda name: name != NO_CURRICULUM, "choose a curriculum")
 
@@ -65,12 +75,14 @@ GOVERNORS: dict[str, Governor | tuple[Governor, ...]] = {
         Governor("tokenizer", lambda name: name is None, "set tokenizer to null to train one"),
     ),
     "optim": Governor("muon_learning_rate", lambda rate: rate is None, "set muon_learning_rate to null"),
-    "optim_target_modules": Governor("optim", lambda name: name.startswith(("galore", "apollo")), "take one of those"),
+    "optim_target_modules": Governor(
+        "optim", lambda name: name.startswith(("galore", "apollo")), "take a GaLore or APOLLO optimizer"
+    ),
     **dict.fromkeys(
         ("adam_beta1", "adam_beta2", "adam_epsilon"),
         Governor("optim", lambda name: name not in ("adafactor", "adagrad", "rmsprop", "sgd"), "take an Adam"),
     ),
-    "warmup_steps": Governor("lr_scheduler_type", lambda name: name != "constant", "take constant_with_warmup"),
+    "warmup_steps": Governor("lr_scheduler_type", lambda name: name not in WITHOUT_WARMUP, "take constant_with_warmup"),
     "eval_steps": Governor("eval_strategy", lambda when: when == "steps", "set eval_strategy to steps"),
     "save_steps": Governor("save_strategy", lambda when: when == "steps", "set save_strategy to steps"),
     **dict.fromkeys(
@@ -89,6 +101,6 @@ GOVERNORS: dict[str, Governor | tuple[Governor, ...]] = {
     ),
     **dict.fromkeys(
         ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-        Governor("report_to", lambda names: "trackio" in names, "add trackio to report_to"),
+        Governor("report_to", lambda names: names == "all" or "trackio" in names, "add trackio to report_to"),
     ),
 }

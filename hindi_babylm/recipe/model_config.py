@@ -46,8 +46,11 @@ def check_model_config(
         _check_rotation(f"{where}.rope_parameters", rotation)
 
 
-def _check_rotation(where: str, rotation: Mapping[str, Any]) -> None:
+def _check_rotation(where: str, rotation: Any) -> None:
     """Check the base of the rotary positions; their scalings stretch a trained model, and this one is fresh."""
+    if not isinstance(rotation, dict):
+        wanted = '{"rope_type": "default", "rope_theta": 10000.0}'
+        raise UserError(f"{where} = {show(rotation)}: expected an object such as {wanted}")
     for name, value in rotation.items():
         if name not in ROTATION:
             raise UserError(f"{where}: unknown key {name!r}; {suggestion(name, ROTATION)}")

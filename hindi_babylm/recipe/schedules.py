@@ -41,6 +41,9 @@ def check_schedule(
     end = (settings or {}).get("lr_end", 1e-7)
     if name == "polynomial" and end >= learning_rate:
         raise UserError(f"{where}.lr_end = {end}: expected less than learning_rate {learning_rate}")
+    floor = (settings or {}).get("min_lr")
+    if name.startswith("cosine") and floor is not None and floor >= learning_rate:
+        raise UserError(f"{where}.min_lr = {floor}: expected less than learning_rate {learning_rate}")
     if max_steps > 0:
         warmup = min(int(warmup_steps) if warmup_steps >= 1 else math.ceil(max_steps * warmup_steps), max_steps // 10)
         try:

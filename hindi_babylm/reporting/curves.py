@@ -20,16 +20,18 @@ class Curve(NamedTuple):
     svg: str
 
 
-def draw_curves(events: Sequence[Mapping[str, Any]]) -> list[Curve]:
+def draw_curves(events: Sequence[Mapping[str, Any]], *, masked: bool = False) -> list[Curve]:
     """Draw loss, validation perplexity, learning rate and gradient norm of the events of `metrics.jsonl`.
 
-    The same events give the same bytes. A run without evaluations has no curve of perplexity.
+    The same events give the same bytes. A run without evaluations has no curve of perplexity. The curves of a masked
+    model are those of the masked tokens, and say so.
     """
+    token = "a masked token" if masked else "a token"
     steps = [event for event in events if "loss" in event]
     evaluations = [event for event in events if "eval_loss" in event]
     curves = [
-        _draw("Loss", "nats a token", {"train": (steps, "loss"), "validation": (evaluations, "eval_loss")}),
-        _draw("Validation perplexity", "a token", {"validation": (evaluations, "eval_perplexity")}, log=True),
+        _draw("Loss", f"nats {token}", {"train": (steps, "loss"), "validation": (evaluations, "eval_loss")}),
+        _draw("Validation perplexity", token, {"validation": (evaluations, "eval_perplexity")}, log=True),
         _draw("Learning rate", "", {"train": (steps, "learning_rate")}),
         _draw("Gradient norm before clipping", "", {"train": (steps, "grad_norm")}, log=True),
     ]
@@ -56,7 +58,7 @@ def _draw(
     """Draw lines over the words seen, or over steps where words were not counted; None without a point."""
     import matplotlib
     import matplotlib.figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
     over = "words_seen" if all("words_seen" in event for events, _ in lines.values() for event in events) else "step"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
@@ -71,7 +73,7 @@ def _draw(
             style: dict[str, Any] = (
                 {"color": EVALUATION, "marker": "o", "markersize": 3} if name == "validation" else {"color": TRAIN}
             )
-            axes.plot(x, y, label=name, linewidth=1.6, **style)
+            axes.plot(x, y, label=name, linewidth=1.6, **({"marker": "o"} if len(y) == 1 else {}) | style)
             told.append(f"{name} from {y[0]:.4g} to {y[-1]:.4g}")
         if not told:
             return None
@@ -83,9 +85,11 @@ def _draw(
         if log:
             axes.set_yscale("log")
             low, high = axes.get_ylim()
+            if high < 10 * low:  # there may be no power of ten to label
+                axes.yaxis.set_major_locator(MaxNLocator(5))
+                axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter("{x:g}")
-            # Between the powers of ten a label stands only where there is room for it.
-            axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
+            axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if len(told) > 1:

@@ -42,7 +42,8 @@ def write_report(folder: RunFolder, *, title: str) -> Path:
         results=results,
         floors=dict(floors(results["test"])),
         units=UNITS,
-        curves=draw_curves(events),
+        masked="pseudo_bits_per_byte" in results["test"],
+        curves=draw_curves(events, masked="pseudo_bits_per_byte" in results["test"]),
         corpus=read_json(folder.corpus),
         sources_shown=SOURCES_SHOWN,
         recipe=read_json(folder.recipe),
@@ -71,11 +72,14 @@ def figure(entry: Mapping[str, float | None], digits: int = 3) -> str:
     >>> figure({"value": 0.9021, "low": 0.889, "high": 0.918})
     '0.902 [0.889, 0.918]'
     """
-    value, low, high = (
-        "past the range of a float" if (number := entry[name]) is None else f"{number:,.{digits}f}"
-        for name in ("value", "low", "high")
-    )
+    value, low, high = (_number(entry[name], digits) for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None:
+        return "past the range of a float"
+    return f"{value:,.{digits}f}" if value < 1e7 else f"{value:.3e}"
 
 
 def size(count: float) -> str:

@@ -9,7 +9,13 @@ from transformers import TrainingArguments
 
 from hindi_babylm.console import warn
 from hindi_babylm.storage import UserError
-from hindi_babylm.training.specification import PRECISIONS, SpecificationDefaults, resolve_batch, schedule_arguments
+from hindi_babylm.training.specification import (
+    PRECISIONS,
+    WITHOUT_WARMUP,
+    SpecificationDefaults,
+    resolve_batch,
+    schedule_arguments,
+)
 
 
 @dataclass
@@ -50,7 +56,9 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
             self._n_gpu = 1  # else the Trainer wraps the model in nn.DataParallel
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """Return the warmup in steps: `warmup_steps`, but no more than a tenth of the run."""
+        """Return the warmup in steps: `warmup_steps`, but no more than a tenth of the run; 0 for a schedule without."""
+        if self.lr_scheduler_type in WITHOUT_WARMUP:
+            return 0
         asked: int = super().get_warmup_steps(num_training_steps)
         return min(asked, num_training_steps // 10)
 

@@ -113,7 +113,7 @@ class Console(TrainerCallback):
         self.told = len(self.metrics["train_loss"])  # of a resumed run, those before it
         if state.is_world_process_zero:
             warmup = args.get_warmup_steps(state.max_steps)
-            capped = f" (a tenth of the run; {args.warmup_steps:g} asked for)" if warmup < args.warmup_steps else ""
+            capped = f" (a tenth of the run; {args.warmup_steps:g} asked for)" if 0 < warmup < args.warmup_steps else ""
             name = args.lr_scheduler_type.lower()
             decay = args.get_schedule_arguments(state.max_steps) if name == "warmup_stable_decay" else None
             told = f", decay {decay['num_decay_steps']}" if decay else ""

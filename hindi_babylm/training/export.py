@@ -6,6 +6,7 @@ from typing import Any
 
 from hindi_babylm.storage import RunFolder, replace_folder, write_json
 from hindi_babylm.training.advice import Advice
+from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.divergence import check_weights
 from hindi_babylm.training.machine import peak_memory_bytes
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
@@ -25,9 +26,18 @@ def export(trainer: HindiLanguageModelTrainer, folder: RunFolder) -> None:
     best = trainer.state.best_model_checkpoint is not None and trainer.args.load_best_model_at_end
     step = trainer.state.best_global_step if best else trainer.state.global_step
     advice = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Advice)]
-    weights = "trained" if trainer.args.ema_decay is None else "ema"
-    record = {"which": "best" if best else "last", "weights": weights, "step": step, "training": facts(trainer)}
+    record = {
+        "which": "best" if best else "last",
+        "weights": weights_of(trainer.args),
+        "step": step,
+        "training": facts(trainer),
+    }
     write_json(folder.training, {**record, "advice": [entry for part in advice for entry in part.given.values()]})
+
+
+def weights_of(args: HindiTrainingArguments) -> str:
+    """Return which weights are exported: `trained`, or `ema`, their average."""
+    return "trained" if args.ema_decay is None else "ema"
 
 
 def save_model(trainer: HindiLanguageModelTrainer, path: Path, *, files: Mapping[str, Any] | None = None) -> None:

@@ -9,7 +9,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hindi_babylm.console import say, warn
 from hindi_babylm.storage import read_json
-from hindi_babylm.training.export import save_model
+from hindi_babylm.training.divergence import check_loss, check_weights
+from hindi_babylm.training.export import save_model, weights_of
 
 if TYPE_CHECKING:
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
@@ -47,6 +48,8 @@ class Milestones(TrainerCallback):
         if not reached:
             return
         self.due = self.due[len(reached) :]
+        self.trainer.step_log.write(self.trainer)  # what was seen before an end is logged, too
+        check_weights(self.trainer)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with self.trainer.average.applied(model):
             self._write(reached, seen, state)
@@ -54,9 +57,14 @@ class Milestones(TrainerCallback):
 
     def _write(self, reached: Sequence[int], seen: float, state: TrainerState) -> None:
         measured = self._evaluate()
+        check_loss(self.trainer, "validation", measured["loss"], state.global_step)
         self._unlogged = state.global_step, measured
         # JSON has no infinity: null stands for what is past the range of a float.
-        figures = {f"eval_{name}": value if math.isfinite(value) else None for name, value in measured.items()}
+        kind = "eval" if self.trainer.compute_loss_func is None else "masked_token"
+        figures: dict[str, Any] = {
+            f"{kind}_{name}": value if math.isfinite(value) else None for name, value in measured.items()
+        }
+        figures["weights"] = weights_of(self.trainer.args)
         for words in reached:
             name = milestone_name(words)
             facts = {"name": name, "words": words, "words_seen": seen, "step": state.global_step, **figures}

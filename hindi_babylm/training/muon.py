@@ -19,7 +19,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def __init__(self, adamw: torch.optim.AdamW, muon: torch.optim.Muon) -> None:
         self.parts: tuple[torch.optim.Optimizer, ...] = (adamw, muon)
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        super().__init__([group for part in self.parts for group in part.param_groups], {"lr": adamw.defaults["lr"]})
         self._share()
 
     @torch.no_grad()

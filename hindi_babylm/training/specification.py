@@ -56,6 +56,10 @@ class SpecificationDefaults:
     fsdp: bool = _option("Shard model and optimizer over the GPUs.", False)
 
 
+# Schedules that take no warmup from the library.
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+
+
 def schedule_arguments(name: str, given: dict[str, Any] | None, *, steps: int, warmup: int) -> dict[str, Any] | None:
     """Return the arguments of a schedule over `steps`; `warmup_stable_decay` decays over its last fifth.
 

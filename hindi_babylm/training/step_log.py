@@ -49,10 +49,10 @@ class StepLog:
             loss.zero_()
         due = control.should_log or control.should_evaluate or control.should_save or control.should_training_stop
         if due or not finite:
-            self._write(trainer, start_time)
+            self.write(trainer, start_time)
         control.should_log = False
 
-    def _write(self, trainer: "HindiLanguageModelTrainer", start_time: float) -> None:
+    def write(self, trainer: "HindiLanguageModelTrainer", start_time: float | None = None) -> None:
         """Log the steps since the last call one by one, each under its own number."""
         steps, self._steps = self._steps, []
         if not steps:
@@ -67,7 +67,7 @@ class StepLog:
             trainer.log({"loss": loss, "grad_norm": norm, "learning_rate": step.learning_rate}, start_time)
             trainer._total_loss_scalar += loss
         state.global_step, state.epoch = now
-        trainer._globalstep_last_logged = now[0]
+        trainer._globalstep_last_logged = steps[-1].number
         for step, loss in zip(steps, losses.tolist(), strict=True) if not self.diverges else ():
             check_loss(trainer, "training", loss, step.number)
 
