@@ -299,3 +299,8 @@ def _pacing(recipe: Recipe) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
+    if not _is_main():
+        # At Python's teardown gloo's threads may abort this process, and the launcher would end the main one with it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
