@@ -138,7 +138,8 @@ def main() -> None:
     told = table(runs)
     (arguments.folder / "efficiency.md").write_text(told + "\n", encoding="utf-8")
     drawn = [name for name in ("specification", "efficient") if name in runs]
-    draw(arguments.folder, drawn, arguments.seeds[0])
+    if drawn:
+        draw(arguments.folder, drawn, arguments.seeds[0])
     print(told)
 
 

@@ -1,6 +1,14 @@
-"""`python -m hindi_babylm COMMAND ...`."""
+"""`hindi-babylm COMMAND ...`, also as `python -m hindi_babylm COMMAND ...`."""
 
-from hindi_babylm.commands import main
+from hindi_babylm import commands
+from hindi_babylm.signals import end_process
+
+
+def main() -> None:
+    """Carry out a command and end its process."""
+    commands.main()
+    end_process()
+
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
 from hindi_babylm.recipe.sections import SECTIONS, Recipe
-from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
+from hindi_babylm.signals import EXIT_INTERRUPTED, end_process, exit_on_signal
 from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, suggestion, write_json
 
 if TYPE_CHECKING:
@@ -299,8 +299,4 @@ def _pacing(recipe: Recipe) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
-    if not _is_main():
-        # At Python's teardown gloo's threads may abort this process, and the launcher would end the main one with it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    end_process()

@@ -1,6 +1,8 @@
-"""The signals that end a command in order, and the exit code that says so; importable without torch."""
+"""How a command ends: by a signal, with the exit code that says so, and beside others; importable without torch."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +31,14 @@ def exit_on_signal() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_process() -> None:
+    """End a process that is done, beside the main one of its run, without Python's teardown; the main one goes on.
+
+    At the teardown gloo's threads may abort the process, and the launcher would end the main one with it.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -39,6 +39,19 @@ def assert_checkpoints_are_finite(run: Path) -> list[int]:
     return sorted({one["step"] for one in found})
 
 
+def poisoned(step: int, value: float = math.nan) -> Callable[..., torch.Tensor]:
+    """Return a training step that leaves a gradient of `value` in `step`, beside a finite loss."""
+    original = HindiLanguageModelTrainer.training_step
+
+    def training_step(self: Any, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = original(self, model, *args, **kwargs)
+        if self.state.global_step == step - 1:
+            next(model.parameters()).grad.fill_(value)
+        return loss
+
+    return training_step
+
+
 @pytest.mark.parametrize("interval", [1, 100])
 def test_huge_rate_ends_the_run_at_its_first_bad_step(
     write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str], interval: int
@@ -77,15 +90,7 @@ def test_bad_validation_loss_ends_the_run(write_recipe: WriteRecipe, capsys: pyt
 
 def test_bad_weights_reach_no_checkpoint(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gradient that is NaN beside a finite loss ends the run where its weights would be saved."""
-    original = HindiLanguageModelTrainer.training_step
-
-    def training_step(self: Any, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = original(self, model, *args, **kwargs)
-        if self.state.global_step == 3:
-            next(model.parameters()).grad.fill_(torch.nan)
-        return loss
-
-    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", training_step)
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", poisoned(4))
     trainer = make(max_steps=8, eval_strategy="no", save_strategy="steps", save_steps=2)
     with pytest.raises(DivergedError, match=r"the weights are not finite after step 4: .*checkpoint_step_2\.pt$"):
         trainer.train()
@@ -96,18 +101,10 @@ def test_bad_weights_reach_no_checkpoint(make: Make, tmp_path: Path, monkeypatch
 
 def test_gradient_that_overflows_is_no_divergence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that a scaler skips for its infinite gradient has a finite loss, and the training goes on."""
-    original = HindiLanguageModelTrainer.training_step
-
-    def training_step(self: Any, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = original(self, model, *args, **kwargs)
-        if self.state.global_step == 3:
-            next(model.parameters()).grad.fill_(torch.inf)
-        return loss
-
     trainer = make(max_steps=8, eval_strategy="no", save_strategy="steps", save_steps=2)
     # A scaler of the CPU: fp16 itself needs a GPU.
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", training_step)
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", poisoned(4, math.inf))
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(steps) == 8
@@ -150,7 +147,7 @@ def test_bad_weights_reach_no_milestone(
     write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that a step has broken are no milestone, and what was seen before is in the log."""
-    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", poisoned(at=3))
+    monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", poisoned(3))
     recipe = write_recipe(max_steps=9, milestones=list(range(100, 3000, 100)), eval_strategy="no", save_strategy="no")
     line = ended(recipe, capsys)
     run = recipe.parent / "run"
@@ -158,17 +155,3 @@ def test_bad_weights_reach_no_milestone(
     steps = {read_json(path)["step"] for path in run.glob("revisions/*/milestone.json")}
     assert steps == {1, 2}
     assert [event["step"] for event in events_of(run) if "loss" in event] == [1, 2]
-
-
-def poisoned(*, at: int) -> Callable[..., torch.Tensor]:
-    """Return a training step that leaves gradients which are not finite in the step `at`."""
-    step = HindiLanguageModelTrainer.training_step
-
-    def spoilt(self: HindiLanguageModelTrainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = step(self, model, *args, **kwargs)
-        if self.state.global_step == at - 1:
-            for parameter in model.parameters():
-                parameter.grad.fill_(math.nan)
-        return loss
-
-    return spoilt

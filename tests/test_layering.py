@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "preparation": ANY_BUT_COMMANDS - {"preparation", "run"},
     "run": ANY_BUT_COMMANDS - {"run"},
     "commands": ANY_BUT_COMMANDS,
-    "__main__": {"commands"},
+    "__main__": {"commands", "signals"},
     "__init__": set(),
 }
 FORBIDDEN_NAMES = ("util", "common", "base", "helper", "manager", "factory", "misc")

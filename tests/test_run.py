@@ -373,3 +373,15 @@ def test_a_finished_run_gets_the_report_that_it_lacks(write_recipe: WriteRecipe)
     report.unlink()
     main([str(recipe)])
     assert report.read_bytes() == before
+
+
+def test_a_new_evaluation_writes_the_report_anew(write_recipe: WriteRecipe) -> None:
+    """Results that are computed again do not stand beside a report of the old ones."""
+    recipe = write_recipe()
+    main([str(recipe)])
+    run = recipe.parent / "run"
+    before = (run / "report.html").read_bytes()
+    (run / "results.json").unlink()
+    (run / "report.html").write_text("old", encoding="utf-8")
+    main([str(recipe)])
+    assert (run / "report.html").read_bytes() == before

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,3 +35,20 @@ def test_a_signal_after_a_line_of_a_stage_ends_the_run_with_code_75(write_recipe
     assert not (recipe.parent / "run" / "results.json").exists()
     finish(recipe)
     assert (recipe.parent / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("module", ["hindi_babylm", "hindi_babylm.run"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_beside_the_main_one_end_without_a_teardown(module: str, rank: int) -> None:
+    """What was printed is there, the exit code is 0, and Python's teardown is the main process's alone."""
+    code = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(print, 'teardown')\n"
+        "sys.argv = ['x', '--help']\n"
+        f"runpy.run_module('{module}', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(RANK=str(rank)), capture_output=True, text=True, check=True
+    )
+    assert "usage: " in done.stdout
+    assert done.stdout.endswith("teardown\n") is (rank == 0)

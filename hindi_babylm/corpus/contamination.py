@@ -91,6 +91,7 @@ def decontaminated(
     if not changed:
         return train
     columns: dict[str, list[Any]] = {column: [] for column in train.column_names}
+    mended_rows: list[int] = []
     for row, text in changed.items():
         document = train[row]
         words, size = count_words(text), count_bytes(text)
@@ -100,12 +101,13 @@ def decontaminated(
             values = {**document, "text": text, "words": words, "bytes": size, "aksharas": count_aksharas(text)}
             for column in train.column_names:
                 columns[column].append(values[column])
+            mended_rows.append(row)
         else:
             ledger.drop(OVERLAP, words=document["words"], size=document["bytes"], **booking)
     whole = np.delete(np.arange(len(train)), list(changed))
     mended = datasets.Dataset.from_dict(columns, features=train.features)
     # Back into the order that they had.
-    places = np.append(whole, [row for row in changed if count_words(changed[row]) >= min_words]).astype(np.int64)
+    places = np.append(whole, np.asarray(mended_rows, dtype=np.int64))
     return datasets.concatenate_datasets([train.select(whole), mended]).select(np.argsort(places))
 
 

@@ -173,7 +173,8 @@ def _check_training(given: Given) -> None:
             check_value(f"{given.at(name)}.{key}", values[name][key], Key("training", hint, {}, None))
         if (values.get(name) or {}).get("use_reentrant") and values[name].get("debug"):
             raise UserError(f"{given.at(name)}: torch takes debug only with use_reentrant false: leave one out")
-    if values["dataloader_persistent_workers"] and objective_of(values["architecture"]) == MASKED:
+    masked = objective_of(values["architecture"]) == MASKED
+    if values["dataloader_persistent_workers"] and masked:
         raise UserError(
             f"{given.first('dataloader_persistent_workers')} contradicts "
             f"{given.other('architecture', 'dataloader_persistent_workers')}: workers that outlive an epoch would "
@@ -182,21 +183,16 @@ def _check_training(given: Given) -> None:
     for name in ("eval_steps", "save_steps", "logging_steps"):
         if (values[name] or 0) > 1 and values[name] % 1:
             raise UserError(f"{given.first(name)}: expected whole steps, or a share of all steps below 1")
-    masked = objective_of(values["architecture"]) == MASKED
-    key = "ema_decay" if values["ema_decay"] is not None else "architecture"
-    sharded = [given.other(name, key) for name in ("fsdp", "deepspeed") if values[name]]
-    names = ("FSDP", "DEEPSPEED")
-    launched = [f"{name} of accelerate launch" for name in names if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]
-    if values["ema_decay"] is not None and (sharded or launched):
-        raise UserError(
-            f"{given.first('ema_decay')} contradicts {[*sharded, *launched][0]}, whose sharded checkpoints would not "
-            "hold the averages: leave one of them out"
-        )
-    if masked and (sharded or launched):
-        raise UserError(
-            f"{given.first('architecture')} contradicts {[*sharded, *launched][0]}, which takes no parameter in two "
-            "places, as a masked model's head has one: take a causal architecture, or start without sharding"
-        )
+    for name, wanted, reason in (
+        ("ema_decay", values["ema_decay"] is not None, AVERAGES_SHARDED),
+        ("architecture", masked, HEAD_SHARDED),
+    ):
+        sharding = [given.other(key, name) for key in ("fsdp", "deepspeed") if values[key]]
+        for kind in ("FSDP", "DEEPSPEED"):
+            if os.environ.get(f"ACCELERATE_USE_{kind}") == "true":
+                sharding.append(f"{kind} of accelerate launch")
+        if wanted and sharding:
+            raise UserError(f"{given.first(name)} contradicts {sharding[0]}, {reason}")
     settings = values["accelerator_config"]
     if settings is not None and (not isinstance(settings, dict) or set(settings) - {"non_blocking"}):
         raise UserError(
@@ -298,6 +294,12 @@ def _check_trackers(given: Given) -> None:
         except ValueError as error:
             raise UserError(f"{given.at('report_to')}: {error}") from error
 
+
+AVERAGES_SHARDED = "whose sharded checkpoints would not hold the averages: leave one of them out"
+HEAD_SHARDED = (
+    "which takes no parameter in two places, as a masked model's head has one: take a causal architecture, or start "
+    "without sharding"
+)
 
 BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 

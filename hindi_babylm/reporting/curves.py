@@ -99,7 +99,6 @@ def _draw(
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     # The element scales with the page; its own size is only its shape.
-    svg = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
+    for name in ("width", "height"):
+        svg = re.sub(rf'(<svg[^>]*?) {name}="[^"]*"', r"\1", svg, count=1)
     return Curve(title, f"{title} over {over.replace('_', ' ')}: {'; '.join(told)}", svg)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hindi_babylm.console import duration
-from hindi_babylm.reporting.report import size
+from hindi_babylm.reporting.report import figure, floors, size
 
 RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy", "wandb")
 
@@ -64,8 +64,8 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         *(_pseudo_rows(results) if "pseudo_loss" in test else _likelihood_rows(results)),
     ]
     for suite, score in results["minimal_pairs"].items():
-        rows.append((suite, f"{_interval(score['macro'], 1)} % (macro average; chance 50)"))
-        rows.append(("  trigram floor", f"{_interval(score['trigram']['macro'], 1)} %"))
+        rows.append((suite, f"{figure(score['macro'], 1)} % (macro average; chance 50)"))
+        rows.append(("  trigram floor", f"{figure(score['trigram']['macro'], 1)} %"))
         rows += [
             (f"  {name}", f"{entry['accuracy']:.1f} % of {entry['pairs']} pairs")
             for name, entry in score["phenomena"].items()
@@ -145,10 +145,16 @@ def _cut(text: str) -> str:
 def _likelihood_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     test = results["test"]
     return [
-        ("test bits per byte", _interval(test["bits_per_byte"], 3)),
-        *((f"  {name} floor", _floor(test, name)) for name in ("unigram", "trigram")),
-        ("test word perplexity", _interval(test["word_perplexity"], 1)),
-        ("test token perplexity", _interval(test["token_perplexity"], 1) + ", this tokenizer only"),
+        ("test bits per byte", figure(test["bits_per_byte"], 3)),
+        *(
+            (
+                f"  {name} floor",
+                f"{floor['value']:.3f}; the model is {100 * abs(share):.1f} % {'under' if share > 0 else 'OVER'} it",
+            )
+            for name, (floor, share) in floors(test)
+        ),
+        ("test word perplexity", figure(test["word_perplexity"], 1)),
+        ("test token perplexity", figure(test["token_perplexity"], 1) + ", this tokenizer only"),
         ("validation perplexity", f"{results['validation']['perplexity']:.2f}"),
     ]
 
@@ -157,25 +163,13 @@ def _pseudo_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of a masked model, which compare with no causal model's."""
     test = results["test"]
     return [
-        ("test pseudo bits/byte", _interval(test["pseudo_bits_per_byte"], 3)),
+        ("test pseudo bits/byte", figure(test["pseudo_bits_per_byte"], 3)),
         ("  unigram bits per byte", f"{test['unigram_bits_per_byte']['value']:.3f}; it is no floor of pseudo bits"),
         ("  scored", f"{test['scored_tokens']:,} of {test['tokens']:,} tokens, each masked in turn"),
-        ("test pseudo word ppl.", _interval(test["pseudo_word_perplexity"], 1)),
-        ("test pseudo token ppl.", _interval(test["pseudo_token_perplexity"], 1) + ", this tokenizer only"),
+        ("test pseudo word ppl.", figure(test["pseudo_word_perplexity"], 1)),
+        ("test pseudo token ppl.", figure(test["pseudo_token_perplexity"], 1) + ", this tokenizer only"),
         ("validation pseudo ppl.", f"{results['validation']['pseudo_perplexity']:.2f}"),
     ]
-
-
-def _floor(test: Mapping[str, Any], name: str) -> str:
-    floor = test[f"{name}_bits_per_byte"]["value"]
-    share = 100 * (1 - test["bits_per_byte"]["value"] / floor)
-    return f"{floor:.3f}; the model is {abs(share):.1f} % {'under' if share > 0 else 'OVER'} it"
-
-
-def _interval(figure: Mapping[str, float | None], digits: int) -> str:
-    if any(figure[name] is None for name in ("value", "low", "high")):
-        return "past the range of a float"
-    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
 
 
 def _version(package: str) -> str | None:
