@@ -51,10 +51,6 @@ class TokenStore:
         """Return the tokens of each document, EOS included: `(documents,)`."""
         return np.diff(self.offsets)
 
-    def unigram_counts(self, vocab_size: int) -> np.ndarray:
-        """Count how often each token id occurs, EOS included: `(vocab_size,)`."""
-        return np.bincount(self.tokens, minlength=vocab_size)
-
     @classmethod
     def write(
         cls, path: str | Path, *, texts: Sequence[str], words: Iterable[int], tokenizer: "PreTrainedTokenizerFast"

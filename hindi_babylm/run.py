@@ -234,7 +234,9 @@ def trainer_aside(recipe: Recipe) -> "Iterator[tuple[Prepared, HindiLanguageMode
 
 
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
-    """Score the exported model in fp32, as a stranger would open it, and write `results.json`."""
+    """Score the exported model in fp32, as a stranger would open it, and write `items/` and `results.json`."""
+    from hindi_babylm.evaluation.ngram import Floors
+    from hindi_babylm.evaluation.scorer import Scorer
     from hindi_babylm.evaluation.tasks import continue_texts, evaluate_model, load_final_model
     from hindi_babylm.modeling import MASKED, count_parameters, objective_of
     from hindi_babylm.packing import read_documents
@@ -242,13 +244,13 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
 
     texts = {split: read_documents(folder.tokens / split) for split in ("validation", "test")}
     model, tokenizer = load_final_model(folder.final_model)
+    trained_on = prepared.stores["train"]
     figures = evaluate_model(
-        model,
-        tokenizer,
-        splits={split: (prepared.stores[split], texts[split]) for split in texts},
-        train_store=prepared.stores["train"],
-        block_size=prepared.blocks["train"].block_size,
+        Scorer.of(model, tokenizer, block_size=prepared.blocks["train"].block_size),
+        splits=texts,
+        floors=Floors(trained_on.tokens, vocab_size=len(tokenizer), eos_token_id=trained_on.eos_token_id),
         tasks=tasks,
+        items=folder.items,
     )
     facts = read_json(folder.training)
     objective = objective_of(architecture)

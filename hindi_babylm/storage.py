@@ -100,6 +100,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_json_lines(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line in UTF-8, atomically."""
+    with write_atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a UTF-8 JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -182,6 +188,10 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def items(self) -> Path:
+        return self.path / "items"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -232,7 +242,8 @@ class RunFolder:
         for path in files:
             path.unlink(missing_ok=True)
         sharded = self.path.glob("checkpoint-*")  # the stock Trainer's, under FSDP or DeepSpeed
-        for path in (self.tokenizer, self.tokens, self.checkpoints, self.revisions, self.final_model, *sharded):
+        folders = (self.tokenizer, self.tokens, self.checkpoints, self.revisions, self.final_model, self.items)
+        for path in (*folders, *sharded):
             shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager

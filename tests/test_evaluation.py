@@ -11,7 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from hindi_babylm.evaluation import perplexity as perplexity_module
 from hindi_babylm.evaluation.minimal_pairs import Pair, load_pairs, score_pairs
-from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll, windows
+from hindi_babylm.evaluation.ngram import Floors
+from hindi_babylm.evaluation.perplexity import document_nll, score_documents, windows
+from hindi_babylm.evaluation.scorer import Scorer
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization.training import train_tokenizer
@@ -122,14 +124,11 @@ def test_uniform_model_has_its_closed_form() -> None:
         works=["a", "b"],
         nll=nll,
         tokens=[3, 4],
-        unigram_nll=unigram_nll(np.zeros(VOCABULARY, dtype=np.int64), documents),
-        trigram_nll=nll,
+        floors={},
     )
     size = sum(len(text.encode()) for text in texts)
     assert scores["bits_per_byte"]["value"] == pytest.approx(7 * math.log2(VOCABULARY) / size)
     assert scores["token_perplexity"]["value"] == pytest.approx(VOCABULARY)
-    # An add-one unigram that has seen nothing is uniform too.
-    assert scores["unigram_bits_per_byte"]["value"] == pytest.approx(scores["bits_per_byte"]["value"])
 
 
 def test_score_documents_divides_totals_by_counted_units() -> None:
@@ -141,8 +140,7 @@ def test_score_documents_divides_totals_by_counted_units() -> None:
         works=["x", "y"],
         nll=np.array([6.0, 4.0]),
         tokens=[4, 2],
-        unigram_nll=np.array([9.0, 9.0]),
-        trigram_nll=np.array([7.0, 6.5]),
+        floors={"unigram": np.array([9.0, 9.0]), "trigram": np.array([7.0, 6.5])},
     )
     bits = 10 / math.log(2)
     assert scores["characters"] == 17
@@ -161,8 +159,8 @@ def test_score_documents_divides_totals_by_counted_units() -> None:
 
 def test_unigram_is_add_one_over_training_counts() -> None:
     """The unigram's NLL is the sum of -log((count + 1) / (total + V)) over a document's tokens."""
-    counts = np.array([0, 3, 1, 6])
-    (nll,) = unigram_nll(counts, [np.array([1, 1, 0])])
+    floors = Floors(np.repeat([1, 2, 3], [3, 1, 6]), vocab_size=4, eos_token_id=3)
+    (nll,) = floors.unigram_nll([np.array([1, 1, 0])])
     assert nll == pytest.approx(-2 * math.log(4 / 14) - math.log(1 / 14))
 
 
@@ -170,7 +168,7 @@ def test_pairs_equal_one_at_a_time_scoring(tokenizer: Any) -> None:
     """Batched accuracies equal those of sentences scored one by one, per phenomenon and as a macro average."""
     pairs = load_pairs(TASKS["hindi_pairs_pud"])[::8]
     model = tiny_model("llama", vocab_size=len(tokenizer), positions=128)
-    scores = score_pairs(model, tokenizer, pairs, block_size=128)
+    scores, _ = score_pairs(Scorer.of(model, tokenizer, block_size=128), pairs)
     points: dict[str, list[float]] = {}
     for pair in pairs:
         good, bad = (
@@ -194,7 +192,7 @@ def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:
         for pair in load_pairs(TASKS["hindi_pairs_pud"])
         if len(tokenizer(pair.good)["input_ids"]) == len(tokenizer(pair.bad)["input_ids"])
     ]
-    scores = score_pairs(constant_model(len(tokenizer)), tokenizer, pairs, block_size=128)
+    scores, _ = score_pairs(Scorer.of(constant_model(len(tokenizer)), tokenizer, block_size=128), pairs)
     assert scores["macro"] == {"value": 50.0, "low": 50.0, "high": 50.0}
     assert sum(entry["ties"] for entry in scores["phenomena"].values()) == len(pairs) > 100
 
@@ -202,13 +200,14 @@ def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:
 def test_long_pair_is_refused(tokenizer: Any) -> None:
     """A pair longer than the context is an error that says so, and no truncation."""
     pair = Pair("x", "राम " * 40, "राम " * 39 + "सीता ")
+    scorer = Scorer.of(tiny_model("gpt2", vocab_size=len(tokenizer)), tokenizer, block_size=16)
     with pytest.raises(UserError, match="longer than block_size 16: raise block_size"):
-        score_pairs(tiny_model("gpt2", vocab_size=len(tokenizer)), tokenizer, [pair], block_size=16)
+        score_pairs(scorer, [pair])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("sen\twrong\nक\tख\n", "lacks the columns wrong_sen"), ("sen\twrong_sen\n", "holds no minimal pair")],
+    [("sen\twrong\nक\tख\n", "lacks the columns wrong_sen"), ("sen\twrong_sen\n", "has no row")],
 )
 def test_wrong_pair_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     """A pair file without its columns or without pairs is refused in one line."""

@@ -11,10 +11,11 @@ from transformers import AutoModelForMaskedLM
 
 from hindi_babylm.evaluation import pseudo_likelihood
 from hindi_babylm.evaluation.minimal_pairs import load_pairs, score_pairs
+from hindi_babylm.evaluation.ngram import Floors
 from hindi_babylm.evaluation.pseudo_likelihood import pseudo_figures, pseudo_nll, sample, words_of_tokens
+from hindi_babylm.evaluation.scorer import Scorer
 from hindi_babylm.evaluation.tasks import TASKS, evaluate_model
 from hindi_babylm.modeling import ARCHITECTURES
-from hindi_babylm.packing import TokenStore
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization.training import train_tokenizer
 from tests.conftest import TINY_DEBERTA, WORDS, hindi_sentences
@@ -159,7 +160,7 @@ def test_pairs_equal_one_at_a_time_scoring() -> None:
     pairs = load_pairs(TASKS["hindi_pairs_pud"])[::40]
     tokenizer: Any = train_tokenizer([pair.good for pair in pairs], vocab_size=700)
     model = tiny_model(tokenizer, block_size=192)
-    scores = score_pairs(model, tokenizer, pairs, block_size=192)
+    scores, _ = score_pairs(Scorer.of(model, tokenizer, block_size=192), pairs)
     points: dict[str, list[float]] = {}
     for pair in pairs:
         good, bad = (
@@ -176,12 +177,12 @@ def test_pairs_equal_one_at_a_time_scoring() -> None:
 
 def test_no_figure_stands_under_the_name_of_a_likelihood(tokenizer: Any, texts: list[str]) -> None:
     """What follows from a pseudo-likelihood says so, what does not keeps its name, and the sample is counted."""
-    store = TokenStore.write("tokens", texts=texts, words=[len(text.split()) for text in texts], tokenizer=tokenizer)
-    documents = Dataset.from_dict({"text": texts, "source": ["a", "b"] * 3 + ["a"], "work": [*map(str, range(7))]})
+    names = {"source": ["a", "b"] * 3 + ["a"], "work": [*"0123456"], "document_id": [*"0123456"]}
+    documents = Dataset.from_dict({"text": texts, **names})
     model = tiny_model(tokenizer)
-    figures = evaluate_model(
-        model, tokenizer, splits={"test": (store, documents)}, train_store=store, block_size=BLOCK, tasks=[]
-    )["test"]
+    scorer = Scorer.of(model, tokenizer, block_size=BLOCK)
+    floors = Floors(np.concatenate(scorer.encode(texts)), vocab_size=len(tokenizer), eos_token_id=scorer.first)
+    figures = evaluate_model(scorer, splits={"test": documents}, floors=floors, tasks=[])["test"]
     nll, scored = pseudo_nll(model, tokenizer, texts, block_size=BLOCK, description="")
     size = sum(len(text.encode()) for text in texts)
     assert figures["pseudo_bits_per_byte"]["value"] == pytest.approx(nll.sum() / math.log(2) / size)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hindi_babylm.corpus.reading import FORMATS
-from hindi_babylm.evaluation.tasks import TASKS
+from hindi_babylm.evaluation.tasks import KINDS, TASKS
 from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
 from hindi_babylm.recipe.checking import known_keys
 from hindi_babylm.recipe.parsing import parse_recipe
@@ -22,6 +22,7 @@ ALL_SECTIONS = ", ".join(SECTIONS)
 SOURCE_KEYS = (
     "path, hub_id, bundled, name, text_column, config, split, revision, streaming, sample_by, weight, max_words"
 )
+OR_PATH = "or the path of " + ", ".join(kind.told_by for kind in KINDS.values())
 BEST = "the best model is loaded from a checkpoint of its evaluation"
 ALL_SLOW = ["torch", "transformers", "datasets", "accelerate", "evaluate", "numpy"]
 
@@ -212,8 +213,19 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     ),
     (
         {"evaluation": {"tasks": ["hindi_pair_pud"]}},
-        f'r.json: evaluation.tasks = "hindi_pair_pud": expected one of {", ".join(TASKS)}; '
-        "did you mean 'hindi_pairs_pud'?",
+        "r.json: evaluation.tasks: unknown task 'hindi_pair_pud'; did you mean 'hindi_pairs_pud'?; " + OR_PATH,
+    ),
+    (
+        {"evaluation": {"tasks": ["nowhere/pairs.tsv"]}},
+        f"r.json: evaluation.tasks: there is no 'nowhere/pairs.tsv'; a task is one of {', '.join(TASKS)}; {OR_PATH}",
+    ),
+    (
+        {"evaluation": {"tasks": ["r.json"]}},
+        f"r.json: evaluation.tasks: 'r.json' is no task; a task is one of {', '.join(TASKS)}; {OR_PATH}",
+    ),
+    (
+        {"evaluation": {"tasks": ["hindi_pairs_pud", "hindi_pairs_pud"]}},
+        "r.json: evaluation.tasks: 'hindi_pairs_pud' is the name of two tasks: rename the file, or leave one out",
     ),
     # sources
     (
@@ -761,7 +773,7 @@ WRONG_FLAGS: list[tuple[list[str], str]] = [
         "command line: --model_config: line 1, column 2: not JSON: Expecting property name enclosed in double quotes",
     ),
     (["--model_config", "[1]"], "command line: --model_config = [1]: expected an object"),
-    (["--tasks", "x", "y"], f'command line: --tasks = "x": expected one of {", ".join(TASKS)}'),
+    (["--tasks", "x", "y"], f"command line: --tasks: unknown task 'x'; there are {', '.join(TASKS)}; {OR_PATH}"),
     (
         ["--model_config", '{"a": 1, "a": 2}'],
         "command line: --model_config: key 'a' stands twice in one object; keep one",

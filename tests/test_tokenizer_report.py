@@ -7,7 +7,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hindi_babylm.evaluation.perplexity import unigram_nll
+from hindi_babylm.evaluation.ngram import Floors
 from hindi_babylm.orthography import split_clusters
 from hindi_babylm.tokenization.algorithms import TOKENIZERS
 from hindi_babylm.tokenization.report import count_cuts, encode, tokenizer_report, unigram_bits_per_byte
@@ -100,10 +100,10 @@ def test_loss_is_measured() -> None:
 def test_the_unigram_is_that_of_the_final_figures(algorithm: str) -> None:
     """Bits per byte of the unigram are those that the evaluation of a run computes from its token stores."""
     tokenizer = train_tokenizer(TEXTS[20:], algorithm=algorithm, vocab_size=600)
-    counts = np.zeros(len(tokenizer), dtype=np.int64)
-    for ids in encode(tokenizer, TEXTS[20:]):
-        np.add.at(counts, [*ids, tokenizer.eos_token_id], 1)
-    nats = unigram_nll(counts, [np.asarray(ids) for ids in encode(tokenizer, TEXTS[:20])]).sum()
+    eos = int(tokenizer.eos_token_id)
+    tokens = np.concatenate([[*ids, eos] for ids in encode(tokenizer, TEXTS[20:])])
+    floors = Floors(tokens, vocab_size=len(tokenizer), eos_token_id=eos)
+    nats = floors.unigram_nll([np.asarray(ids) for ids in encode(tokenizer, TEXTS[:20])]).sum()
     size = sum(len(text.encode()) for text in TEXTS[:20])
     assert unigram_bits_per_byte(tokenizer, TEXTS[20:], TEXTS[:20]) == pytest.approx(nats / math.log(2) / size)
 

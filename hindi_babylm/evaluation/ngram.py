@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hindi_babylm.console import stage
+
 # The highest vocabulary of which three ids fit into 64 bits.
 LARGEST_VOCABULARY = 2_642_245
 # Of counts 1, 2 and more, where their closed form has no answer: those of KenLM's --discount_fallback.
@@ -61,6 +63,33 @@ class Trigram:
         lower = self._bigrams.interpolate(bigrams, self._unigram[tokens])
         nats = -np.log(self._trigrams.interpolate(trigrams, lower))
         return np.bincount(np.repeat(np.arange(len(lengths)), lengths), nats, minlength=len(lengths))
+
+
+class Floors:
+    """What any model of the same tokens must beat: their add-one unigram and their trigram, over training `tokens`.
+
+    `tokens (n,)` are documents with an EOS after each.
+
+    >>> floors = Floors(np.array([1, 2, 0, 1, 0]), vocab_size=3, eos_token_id=0)
+    >>> np.exp(-floors.unigram_nll([np.array([1])])).round(9).tolist()  # (2 + 1) / (5 + 3)
+    [0.375]
+    """
+
+    def __init__(self, tokens: np.ndarray, *, vocab_size: int, eos_token_id: int) -> None:
+        with stage("Counting trigrams", len(tokens), "tokens") as progress:
+            self.counts = np.bincount(tokens, minlength=vocab_size)
+            self.trigram = Trigram(tokens, vocab_size=vocab_size, eos_token_id=eos_token_id)
+            progress.update(len(tokens))
+
+    def unigram_nll(self, documents: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the NLL of each document in nats under the unigram, float64 `(documents,)`."""
+        smoothed = self.counts.astype(np.float64) + 1
+        nats = np.log(smoothed.sum()) - np.log(smoothed)
+        return np.asarray([nats[tokens].sum() for tokens in documents])
+
+    def trigram_nll(self, documents: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the NLL of each document in nats under the trigram, float64 `(documents,)`."""
+        return self.trigram.document_nll(documents)
 
 
 def discounts(counts: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Exact negative log-likelihoods of documents under a finished model, and every figure that follows from them."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from hindi_babylm.console import stage
 from hindi_babylm.metrics import bits_per_unit, bootstrap_interval, perplexity
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
 from hindi_babylm.storage import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 IGNORED = -100
 # Positions of a batch times the vocabulary: bounds the fp32 logits to 512 MiB.
@@ -94,21 +97,14 @@ def score_documents(
     works: Sequence[str],
     nll: np.ndarray,
     tokens: Sequence[int],
-    unigram_nll: np.ndarray,
-    trigram_nll: np.ndarray,
+    floors: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """Return the perplexity family of a split, each figure with its 95 % interval over works.
 
-    `nll`, `unigram_nll` and `trigram_nll` are nats a document `(documents,)`. Bytes are those of NFC UTF-8; only
-    figures per byte, character, akshara and word compare across tokenizers.
+    `nll` and the floors of the n-grams, by name, are nats a document `(documents,)`. Bytes are those of NFC UTF-8;
+    only figures per byte, character, akshara and word compare across tokenizers.
     """
-    units = {
-        "tokens": np.asarray(tokens, dtype=np.int64),
-        "words": np.asarray([count_words(text) for text in texts]),
-        "bytes": np.asarray([count_bytes(text) for text in texts]),
-        "characters": np.asarray([len(text) for text in texts]),
-        "aksharas": np.asarray([count_aksharas(text) for text in texts]),
-    }
+    units = count_units(texts, tokens)
     total = float(nll.sum())
     # The split draws works, so works are resampled: documents of one work resemble each other.
     _, group = np.unique(np.asarray(works), return_inverse=True)
@@ -145,20 +141,33 @@ def score_documents(
         "bits_per_akshara": per_unit("aksharas", nll),
         "word_perplexity": perplexity_per("words"),
         "token_perplexity": perplexity_per("tokens"),
-        "unigram_bits_per_byte": per_unit("bytes", unigram_nll),
-        "trigram_bits_per_byte": per_unit("bytes", trigram_nll),
+        **{f"{name}_bits_per_byte": per_unit("bytes", of) for name, of in floors.items()},
         "by_source": by_source,
     }
 
 
-def unigram_nll(counts: np.ndarray, documents: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the NLL in nats of each document under an add-one unigram of the training tokens: `(documents,)`.
+def count_units(texts: Sequence[str], tokens: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return what each text has of each unit that a likelihood is divided by: int64 `(texts,)` each."""
+    return {
+        "tokens": np.asarray(tokens, dtype=np.int64),
+        "words": np.asarray([count_words(text) for text in texts]),
+        "bytes": np.asarray([count_bytes(text) for text in texts]),
+        "characters": np.asarray([len(text) for text in texts]),
+        "aksharas": np.asarray([count_aksharas(text) for text in texts]),
+    }
 
-    `counts (vocab_size,)` are the training counts, EOS included. It is the floor that any model must beat.
-    """
-    smoothed = counts.astype(np.float64) + 1
-    nats = np.log(smoothed.sum()) - np.log(smoothed)
-    return np.asarray([nats[tokens].sum() for tokens in documents])
+
+def document_items(
+    documents: "Dataset", *, nll: np.ndarray, tokens: Sequence[int], floors: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Return a row for each document, with what its figures are made of: `document_id, source, work, nll` and units."""
+    columns = {
+        **{name: documents[name] for name in ("document_id", "source", "work")},
+        "nll": nll.tolist(),
+        **{unit: counts.tolist() for unit, counts in count_units(documents["text"], tokens).items()},
+        **{f"{name}_nll": of.tolist() for name, of in floors.items()},
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _row_nll(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tensor) -> np.ndarray:

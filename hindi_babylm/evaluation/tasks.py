@@ -1,16 +1,21 @@
 """The figures of a finished model, and the registry of tasks that a recipe may name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import stage, track
+from hindi_babylm.console import track
+from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs, pair_texts, score_pairs
+from hindi_babylm.evaluation.tables import HubTable
+from hindi_babylm.storage import UserError, suggestion, write_json_lines
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from hindi_babylm.packing import TokenStore
+    from hindi_babylm.evaluation.ngram import Floors
+    from hindi_babylm.evaluation.scorer import Scorer
 
 PROMPT_WORDS = 4
 CONTINUATION_TOKENS = 48
@@ -42,95 +47,162 @@ def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerF
 
 
 def evaluate_model(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerFast",
+    scorer: "Scorer",
     *,
-    splits: "Mapping[str, tuple[TokenStore, Dataset]]",
-    train_store: "TokenStore",
-    block_size: int,
+    splits: "Mapping[str, Dataset]",
+    floors: "Floors | None",
     tasks: Sequence[str],
+    items: Path | None = None,
 ) -> dict[str, Any]:
-    """Return the perplexity family of each split and the accuracy of each task, as they stand in `results.json`.
+    """Return the perplexity family of each split and the figures of each task, as they stand in `results.json`.
 
-    Beside them stand the figures of a trigram over the tokens of `train_store`. A masked model has
-    a pseudo-perplexity: its figures have names of their own, and `scored_tokens`.
+    A split has the columns `text, source, document_id, work`. Beside the model's stand the figures of the n-grams of
+    its training tokens. A masked model has a pseudo-perplexity: its figures have names of their own, and
+    `scored_tokens`. What the figures are made of, a row for each document and item, is written to the folder `items`.
 
     >>> from datasets import Dataset
+    >>> from hindi_babylm.evaluation.scorer import Scorer
     >>> from hindi_babylm.modeling import build_model
-    >>> from hindi_babylm.packing import TokenStore
     >>> from hindi_babylm.tokenization.training import train_tokenizer
     >>> texts = ["राम घर गया", "सीता ने आम खाया"]
     >>> tokenizer = train_tokenizer(texts * 10, vocab_size=512)
-    >>> store = TokenStore.write("tokens/test", texts=texts, words=[3, 4], tokenizer=tokenizer)
     >>> size = {"n_layer": 1, "n_embd": 32, "n_head": 2}
     >>> model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=16, model_config=size)
-    >>> documents = Dataset.from_dict({"text": texts, "source": ["mine", "mine"], "work": ["1", "2"]})
+    >>> names = {"source": ["mine", "mine"], "work": ["1", "2"], "document_id": ["1", "2"]}
+    >>> scorer = Scorer.of(model, tokenizer, block_size=16)
     >>> figures = evaluate_model(
-    ...     model, tokenizer, splits={"test": (store, documents)}, train_store=store, block_size=16, tasks=[]
+    ...     scorer, splits={"test": Dataset.from_dict({"text": texts, **names})}, floors=None, tasks=[]
     ... )
     >>> # Fresh weights guess: the perplexity is about the size of the vocabulary.
     >>> 0.8 < figures["test"]["perplexity"] / len(tokenizer) < 1.2
     True
     >>> sorted(figures["test"]["bits_per_byte"]), figures["test"]["words"]
     (['high', 'low', 'value'], 7)
-    >>> figures["test"]["trigram_bits_per_byte"]["value"] < figures["test"]["bits_per_byte"]["value"]
-    True
     """
-    from hindi_babylm.evaluation.minimal_pairs import accuracies, encode_pairs, load_pairs, score_pairs
-    from hindi_babylm.evaluation.ngram import Trigram
-    from hindi_babylm.evaluation.perplexity import document_nll, score_documents, unigram_nll
-    from hindi_babylm.evaluation.pseudo_likelihood import SCORED_TOKENS, pseudo_figures, pseudo_nll
-    from hindi_babylm.masking import is_masked
-
     results: dict[str, Any] = {}
-    counts = train_store.unigram_counts(len(tokenizer))
-    with stage("Counting trigrams", len(train_store.tokens), "tokens") as progress:
-        trigram = Trigram(train_store.tokens, vocab_size=len(counts), eos_token_id=train_store.eos_token_id)
-        progress.update(len(train_store.tokens))
-    masked = is_masked(type(model).__name__)
-    for name, (store, texts) in splits.items():
-        documents = [store.document(index) for index in range(len(store))]
-        settings: Any = {"block_size": block_size, "description": f"Scoring {name}"}
-        if masked:
-            nll, scored = pseudo_nll(model, tokenizer, texts["text"], limit=SCORED_TOKENS, **settings)
-        else:
-            nll = document_nll(model, documents, eos_token_id=store.eos_token_id, **settings)
-        figures = score_documents(
-            texts=texts["text"],
-            sources=texts["source"],
-            works=texts["work"],
-            nll=nll,
-            tokens=[len(tokens) for tokens in documents],
-            unigram_nll=unigram_nll(counts, documents),
-            trigram_nll=trigram.document_nll(documents),
-        )
-        results[name] = pseudo_figures(figures, scored=int(scored.sum())) if masked else figures
+    for name, documents in splits.items():
+        results[name], rows = _score_split(scorer, documents, floors, description=f"Scoring {name}")
+        if items is not None:
+            write_json_lines(items / f"{name}.jsonl", rows)
     results["minimal_pairs"] = {}
-    for task in tasks:
-        pairs = load_pairs(TASKS[task])
-        floor = accuracies(pairs, trigram.document_nll(encode_pairs(tokenizer, pairs, block_size=block_size)))
-        scores = score_pairs(model, tokenizer, pairs, block_size=block_size)
-        results["minimal_pairs"][task] = {**scores, "trigram": floor}
+    for task in map(find_task, tasks):
+        kind = KINDS[task.kind]
+        figures, rows = kind.score(scorer, kind.load(task.place), floors=floors)
+        results.setdefault(task.kind, {})[task.name] = figures
+        if items is not None:
+            write_json_lines(items / f"{task.name}.jsonl", rows)
     return results
+
+
+def _score_split(
+    scorer: "Scorer", documents: "Dataset", floors: "Floors | None", *, description: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the figures of a split, and a row for each of its documents."""
+    from hindi_babylm.evaluation.perplexity import document_items, score_documents
+    from hindi_babylm.evaluation.pseudo_likelihood import SCORED_TOKENS, pseudo_figures
+
+    texts = documents["text"]
+    encoded = scorer.encode(texts)
+    nll, scored = scorer.nll(texts, description, limit=SCORED_TOKENS)
+    measured: Any = {
+        "nll": nll,
+        "tokens": [len(tokens) for tokens in encoded],
+        "floors": {"unigram": floors.unigram_nll(encoded), "trigram": floors.trigram_nll(encoded)} if floors else {},
+    }
+    figures = score_documents(texts=texts, sources=documents["source"], works=documents["work"], **measured)
+    rows = document_items(documents, **measured)
+    if scorer.masked:
+        figures = pseudo_figures(figures, scored=int(scored.sum()))
+        rows = [{**row, "scored_tokens": int(tokens)} for row, tokens in zip(rows, scored, strict=True)]
+    return figures, rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that was found: the name of its figures, its kind, and where its items lie."""
+
+    name: str
+    kind: str
+    place: Path | HubTable
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tasks of one kind have in common; the name of a kind is that of its section in `results.json`."""
+
+    told_by: str
+    """How a path of this kind looks, as errors say it."""
+    accepts: Callable[[Path], bool]
+    """Tells whether a path is of this kind, by its name or by what lies there."""
+    load: Callable[[Any], Any]
+    """`(place)` -> the items; raises UserError for what is no task of this kind. Imports no torch."""
+    texts: Callable[[Any], list[str]]
+    """`(items)` -> the texts that no model may have been trained on."""
+    check: Callable[..., object]
+    """`(tokenizer, items, *, block_size)` raises UserError for items that do not fit, before a model is trained."""
+    score: Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
+    """`(scorer, items, *, floors)` -> the figures of the model, and a row for each item."""
+
+
+def find_task(name: str) -> Task:
+    """Return the task of a name of `TASKS` or of a path.
+
+    Raises UserError for a name that is no task, for a path where nothing lies, and for what is no task.
+
+    >>> find_task("hindi_pairs_pud").kind
+    'minimal_pairs'
+    """
+    known = "; or the path of " + ", ".join(kind.told_by for kind in KINDS.values())
+    if name in TASKS:
+        place = TASKS[name]
+        if isinstance(place, HubTable):
+            return Task(name, "minimal_pairs", place)
+    else:
+        place = Path(name).expanduser()
+        if place.parent == Path() and not place.suffix and not place.exists():
+            raise UserError(f"evaluation: unknown task {name!r}; {suggestion(name, TASKS)}{known}")
+        if not place.exists():
+            raise UserError(f"evaluation: there is no {name!r}; a task is one of {', '.join(TASKS)}{known}")
+    kinds = [kind for kind, entry in KINDS.items() if entry.accepts(place)]
+    if not kinds:
+        raise UserError(f"evaluation: {name!r} is no task; a task is one of {', '.join(TASKS)}{known}")
+    return Task(name if name in TASKS else place.stem, kinds[0], place)
+
+
+def find_tasks(names: Sequence[str]) -> list[Task]:
+    """Return the tasks of names and paths, having read those that lie here.
+
+    Raises UserError for what is no task, and for two of one name, or that of a split: their figures would have
+    one place.
+
+    >>> [task.name for task in find_tasks(["hindi_pairs_pud", "multiblimp_hin_pud"])]
+    ['hindi_pairs_pud', 'multiblimp_hin_pud']
+    """
+    tasks = [find_task(name) for name in names]
+    for task in tasks:
+        if [other.name for other in tasks].count(task.name) > 1 or task.name in SPLITS:
+            what = "the name of a split" if task.name in SPLITS else "the name of two tasks"
+            raise UserError(f"evaluation: {task.name!r} is {what}: rename the file, or leave one out")
+        if isinstance(task.place, Path):
+            KINDS[task.kind].load(task.place)
+    return tasks
 
 
 def check_tasks(tokenizer: "PreTrainedTokenizerFast", tasks: Sequence[str], *, block_size: int) -> None:
     """Raise UserError for a task that a model of `block_size` cannot do, before it is trained."""
-    from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs
+    for task in map(find_task, tasks):
+        kind = KINDS[task.kind]
+        kind.check(tokenizer, kind.load(task.place), block_size=block_size)
 
-    for task in tasks:
-        encode_pairs(tokenizer, load_pairs(TASKS[task]), block_size=block_size)
 
-
-def task_texts(task: str) -> list[str]:
-    """Return the sentences of a task, which no model that it measures may have been trained on.
+def task_texts(name: str) -> list[str]:
+    """Return the texts of a task, which no model that it measures may have been trained on.
 
     >>> len(task_texts("hindi_pairs_pud"))
     1120
     """
-    from hindi_babylm.evaluation.minimal_pairs import load_pairs
-
-    return [sentence for pair in load_pairs(TASKS[task]) for sentence in (pair.good, pair.bad)]
+    task = find_task(name)
+    return KINDS[task.kind].texts(KINDS[task.kind].load(task.place))
 
 
 def continue_texts(
@@ -171,7 +243,21 @@ def continue_texts(
     return continuations
 
 
-# Name -> TSV of minimal pairs with the columns phenomenon, sen and wrong_sen.
-TASKS: dict[str, Path] = {
-    "hindi_pairs_pud": Path(__file__).parent.parent / "data" / "pairs" / "hindi_pairs_pud.tsv",
+BUNDLED = Path(__file__).parent.parent / "data"
+SPLITS = ("train", "validation", "test")
+# Name -> what lies in the package, or a table of the hub.
+TASKS: dict[str, Path | HubTable] = {
+    "hindi_pairs_pud": BUNDLED / "pairs" / "hindi_pairs_pud.tsv",
+    "multiblimp_hin_pud": BUNDLED / "pairs" / "multiblimp_hin_pud.tsv",
+    "multiblimp_hin": HubTable("jumelet/multiblimp", "hin"),
+}
+KINDS: dict[str, Kind] = {
+    "minimal_pairs": Kind(
+        told_by="a .tsv of minimal pairs",
+        accepts=lambda path: path.suffix == ".tsv",
+        load=load_pairs,
+        texts=pair_texts,
+        check=encode_pairs,
+        score=score_pairs,
+    ),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import FIRST_STAGES, stage_lengths
+from hindi_babylm.evaluation.tasks import find_tasks
 from hindi_babylm.modeling import KEEP_DOCUMENTS_APART, MASKED, objective_of
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.given import Given
@@ -265,6 +266,8 @@ def _check_files(given: Given) -> None:
             raise UserError(f"{where}: {error.strerror or error}: choose another --output_dir") from error
         if is_file:
             raise UserError(f"{where}: {path} is a file: choose another --output_dir")
+    with given.recipe.blamed("tasks"):
+        find_tasks(given.recipe.evaluation.tasks)
     checkpoint = given.values["resume_from_checkpoint"]
     if checkpoint is None:
         return

@@ -110,7 +110,7 @@ class CurriculumSection:
 class EvaluationSection:
     """What the final model is scored on beside its perplexity."""
 
-    tasks: list[str] = _option("Minimal-pair suites: " + ", ".join(TASKS) + ".", list(TASKS), choices=TASKS)
+    tasks: list[str] = _option("Names, or paths: " + ", ".join(TASKS) + ".", ["hindi_pairs_pud", "multiblimp_hin_pud"])
 
 
 # Bounds of the stock training fields that a typing slip turns into nonsense.
