@@ -161,7 +161,9 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
                 max_length=recipe.model.block_size,
             )
     with recipe.blamed("tasks"):
-        check_tasks(tokenizer, recipe.evaluation.tasks, block_size=recipe.model.block_size)
+        # A masked model's text has a token before it and one behind it.
+        edges = 2 if objective_of(recipe.model.architecture) == MASKED else 0
+        check_tasks(tokenizer, recipe.evaluation.tasks, room=recipe.model.block_size - edges)
     # Only now: data that are refused leave no trace, and a run that they should have replaced is still there.
     folder.clear()
     write_json(folder.recipe, recipe.resolved())

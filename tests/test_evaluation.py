@@ -9,10 +9,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from hindi_babylm.evaluation import perplexity as perplexity_module
-from hindi_babylm.evaluation.minimal_pairs import Pair, load_pairs, score_pairs
+from hindi_babylm.evaluation.minimal_pairs import Pair, change_of, halves, load_pairs, points_of, score_pairs
 from hindi_babylm.evaluation.ngram import Floors
-from hindi_babylm.evaluation.perplexity import document_nll, score_documents, windows
+from hindi_babylm.evaluation.perplexity import LOGITS_PER_BATCH, document_nll, score_documents, windows
 from hindi_babylm.evaluation.scorer import Scorer
 from hindi_babylm.evaluation.tasks import TASKS
 from hindi_babylm.storage import UserError
@@ -91,7 +90,7 @@ def test_document_nll_equals_a_plain_loop(
     monkeypatch: pytest.MonkeyPatch, architecture: str, logits_per_batch: int
 ) -> None:
     """Documents shorter, equal to, one over and far over the window score as in a loop, in any batch."""
-    monkeypatch.setattr(perplexity_module, "LOGITS_PER_BATCH", logits_per_batch)
+    monkeypatch.setitem(LOGITS_PER_BATCH, "cpu", logits_per_batch)
     draw = np.random.default_rng(0)
     documents = [draw.integers(0, VOCABULARY, size=length) for length in (1, 5, 15, 16, 17, 24, 25, 40, 3)]
     model = tiny_model(architecture)
@@ -197,11 +196,74 @@ def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:
     assert sum(entry["ties"] for entry in scores["phenomena"].values()) == len(pairs) > 100
 
 
+def test_a_constant_model_has_the_accuracy_of_length(tokenizer: Any) -> None:
+    """On pairs of any length a model without preferences is right where the good sentence has fewer tokens."""
+    pairs = load_pairs(TASKS["hindi_pairs_pud"])
+    scores, items = score_pairs(Scorer.of(constant_model(len(tokenizer)), tokenizer, block_size=128), pairs)
+    lengths = [[len(tokenizer(text)["input_ids"]) for text in (pair.good, pair.bad)] for pair in pairs]
+    for name, entry in scores["phenomena"].items():
+        own = [ids for pair, ids in zip(pairs, lengths, strict=True) if pair.phenomenon == name]
+        expected = 100 * sum((good < bad) + 0.5 * (good == bad) for good, bad in own) / len(own)
+        assert entry["accuracy"] == pytest.approx(expected)
+        assert scores["length_only"]["phenomena"][name] == entry
+    assert scores["length_only"]["macro"] == scores["macro"] != {"value": 50.0, "low": 50.0, "high": 50.0}
+    assert scores["chance"] == 50.0
+    for item, (good, bad) in zip(items, lengths, strict=True):
+        assert (item["tokens"], item["wrong_tokens"]) == (good, bad)
+        assert item["nll"] == pytest.approx(good * math.log(len(tokenizer)), rel=1e-6)
+    shorter = [item["tokens"] / item["bytes"] < item["wrong_tokens"] / item["wrong_bytes"] for item in items]
+    even = [item["tokens"] * item["wrong_bytes"] == item["wrong_tokens"] * item["bytes"] for item in items]
+    for name, entry in scores["per_byte"]["phenomena"].items():
+        own_points = [s + 0.5 * e for p, s, e in zip(pairs, shorter, even, strict=True) if p.phenomenon == name]
+        assert entry["accuracy"] == pytest.approx(100 * sum(own_points) / len(own_points)), name
+
+
+def test_halves_tell_a_preference_from_knowledge() -> None:
+    """A model that always takes one of two forms is right in one direction of the change alone: the minimum says 0."""
+    suite = [("उसने घर देखा।", "वह घर देखा।"), ("वह घर गया।", "उसने घर गया।"), ("वह जाने लगा", "वह जाना लगा")]
+    suite += [("राम है।", "राम हैं।"), ("वे हैं", "वे है"), ("वे सब हैं", "वे सब है"), ("सीता थी", "सीता था")]
+    pairs = [Pair("a", good, bad, change_of(good, bad)) for good, bad in suite]
+    assert [pair.change for pair in pairs[:4]] == [
+        "with ने -> without ने",
+        "without ने -> with ने",
+        "जाने -> जाना",
+        "है -> हैं",
+    ]
+    # ने is liked wherever it stands, and so is है.
+    liked = [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+    found = halves(pairs, np.array(liked))
+    assert found["a"].keys() == {"with ने / without ने", "है / हैं"}  # what has one direction has no halves
+    assert found["a"]["with ने / without ने"] == {
+        "with ने -> without ने": {"accuracy": 100.0, "pairs": 1, "ties": 0},
+        "without ने -> with ने": {"accuracy": 0.0, "pairs": 1, "ties": 0},
+        "minimum": 0.0,
+    }
+    assert found["a"]["है / हैं"]["हैं -> है"]["pairs"] == 2
+    assert found["a"]["है / हैं"]["minimum"] == 0.0
+
+
+def test_features_that_a_suite_names_are_its_halves(tokenizer: Any) -> None:
+    """MultiBLiMP's pairs are halved by the features that were swapped, as its card counts them."""
+    pairs = load_pairs(TASKS["multiblimp_hin_pud"])
+    scores, _ = score_pairs(Scorer.of(constant_model(len(tokenizer)), tokenizer, block_size=128), pairs)
+    counts = {
+        name: {way: part["pairs"] for way, part in half.items() if way != "minimum"}
+        for found in scores["halves"].values()
+        for name, half in found.items()
+    }
+    assert counts == {"PL / SG": {"PL -> SG": 16, "SG -> PL": 6}, "FEM / MASC": {"FEM -> MASC": 25, "MASC -> FEM": 27}}
+
+
+def test_sums_that_are_equal_but_for_the_order_of_adding_are_ties() -> None:
+    """A tie is one half whatever order its numbers were added in, and a millionth more is none."""
+    assert points_of(np.array([0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 100.0, 100.0 + 1e-4])).tolist() == [0.5, 1.0]
+
+
 def test_long_pair_is_refused(tokenizer: Any) -> None:
     """A pair longer than the context is an error that says so, and no truncation."""
     pair = Pair("x", "राम " * 40, "राम " * 39 + "सीता ")
     scorer = Scorer.of(tiny_model("gpt2", vocab_size=len(tokenizer)), tokenizer, block_size=16)
-    with pytest.raises(UserError, match="longer than block_size 16: raise block_size"):
+    with pytest.raises(UserError, match="longer than the 16 that fit: raise block_size"):
         score_pairs(scorer, [pair])
 
 

@@ -217,7 +217,7 @@ def test_a_run_reports_the_floor(write_recipe: WriteRecipe, capsys: pytest.Captu
     assert floor["low"] < floor["value"] < floor["high"]
 
     pairs = load_pairs(TASKS["hindi_pairs_pud"])
-    sentences = [plain.nll(ids.tolist()) for ids in encode_pairs(tokenizer, pairs, block_size=256)]
+    sentences = [plain.nll(ids.tolist()) for ids in encode_pairs(tokenizer, pairs, room=256)]
     points: dict[str, list[float]] = defaultdict(list)
     for pair, good, bad in zip(pairs, sentences[0::2], sentences[1::2], strict=True):
         # Equal sums may differ in their last bits by the order of adding.

@@ -9,9 +9,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
-from hindi_babylm.evaluation import pseudo_likelihood
 from hindi_babylm.evaluation.minimal_pairs import load_pairs, score_pairs
 from hindi_babylm.evaluation.ngram import Floors
+from hindi_babylm.evaluation.perplexity import LOGITS_PER_BATCH
 from hindi_babylm.evaluation.pseudo_likelihood import pseudo_figures, pseudo_nll, sample, words_of_tokens
 from hindi_babylm.evaluation.scorer import Scorer
 from hindi_babylm.evaluation.tasks import TASKS, evaluate_model
@@ -83,7 +83,7 @@ def test_pseudo_nll_equals_a_plain_loop(
     monkeypatch: pytest.MonkeyPatch, tokenizer: Any, texts: list[str], logits_per_batch: int, within_words: bool
 ) -> None:
     """Texts of all lengths score as when each token is masked by itself, in any batch, by either rule."""
-    monkeypatch.setattr(pseudo_likelihood, "LOGITS_PER_BATCH", logits_per_batch)
+    monkeypatch.setitem(LOGITS_PER_BATCH, "cpu", logits_per_batch)
     model = tiny_model(tokenizer)
     nll, scored = pseudo_nll(model, tokenizer, texts, block_size=BLOCK, description="", within_words=within_words)
     expected = [plain_nll(model, tokenizer, text, block_size=BLOCK, within_words=within_words) for text in texts]
@@ -169,7 +169,6 @@ def test_pairs_equal_one_at_a_time_scoring() -> None:
         points.setdefault(pair.phenomenon, []).append(float(good < bad))
     expected = {name: 100 * sum(values) / len(values) for name, values in points.items()}
     assert {name: entry["accuracy"] for name, entry in scores["phenomena"].items()} == pytest.approx(expected)
-    assert scores.keys() == {"macro", "phenomena"}
     text = pairs[0].good.replace("।", "").replace(",", "")[:40].rsplit(" ", 1)[0]
     nll, _ = pseudo_nll(model, tokenizer, [text], block_size=192, description="")
     assert nll[0] == pytest.approx(sum(plain_nll(model, tokenizer, text, block_size=192, within_words=True)), rel=1e-5)
@@ -190,9 +189,13 @@ def test_no_figure_stands_under_the_name_of_a_likelihood(tokenizer: Any, texts: 
     assert figures["scored_tokens"] == figures["tokens"] == scored.sum()
     plain = {name for name in figures if not name.startswith("pseudo_")}
     counts = {"documents", "tokens", "words", "bytes", "characters", "aksharas", "scored_tokens"}
-    assert plain == counts | {"unigram_bits_per_byte", "trigram_bits_per_byte"}
-    # By source the sample would be too small to say anything.
-    assert pseudo_figures({"loss": 1.0, "by_source": {}}, scored=3) == {"pseudo_loss": 1.0, "scored_tokens": 3}
+    assert plain == counts | {"unigram_bits_per_byte", "trigram_bits_per_byte", "by_source"}
+    own = nll[0::2].sum() / math.log(2) / sum(len(text.encode()) for text in texts[0::2])
+    assert figures["by_source"]["a"]["pseudo_bits_per_byte"] == pytest.approx(own)
+    assert "bits_per_byte" not in figures["by_source"]["a"]
+    # By source a sample would be too small to say anything.
+    sampled = {"loss": 1.0, "tokens": 9, "by_source": {}}
+    assert pseudo_figures(sampled, scored=3) == {"pseudo_loss": 1.0, "tokens": 9, "scored_tokens": 3}
 
 
 @pytest.fixture(autouse=True)

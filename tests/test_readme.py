@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hindi_babylm import commands
 from hindi_babylm.run import main
 from tests.conftest import TINY_LLAMA, hindi_sentences, tiny_recipe
 from tests.runs import ROOT, environment
@@ -55,9 +56,21 @@ def test_commands_run_as_written(checkout: Path, words: list[str]) -> None:
     assert json.loads((checkout / folder / "results.json").read_text(encoding="utf-8"))["training"]["steps"] == 2
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("hindi-babylm")])
+def test_further_commands_have_the_flags_that_they_are_shown_with(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each further command is there, and its --help knows every flag that the README gives it."""
+    _, name, *words = shlex.split(command)
+    commands.main([name, "--help"])
+    told = capsys.readouterr().out
+    assert f"usage: hindi-babylm {name}" in told
+    assert all(re.search(rf"^  {word} ", told, re.M) for word in words if word.startswith("--"))
+
+
 def test_the_other_commands_name_what_is_there() -> None:
     """What is installed and how it is tested agrees with the checkout and with CI."""
-    others = [command.strip() for command in COMMANDS if "accelerate launch" not in command]
+    others = [command.strip() for command in COMMANDS if not command.startswith(("accelerate launch", "hindi-babylm"))]
     assert others == ["pip install -c constraints.txt -e .", "pip install tox", "tox"]
     assert (ROOT / "constraints.txt").exists()
     assert (ROOT / "tox.ini").exists()

@@ -62,6 +62,17 @@ def finished_run(path: Path, *, steps: int = 40) -> RunFolder:
             "hindi_pairs_pud": {
                 "macro": {"value": 85.2, "low": 82.0, "high": 88.7},
                 "phenomena": {"ergative_marker": {"accuracy": 56.6, "pairs": 53, "ties": 1}},
+                "per_byte": {"macro": {"value": 84.1, "low": 81.0, "high": 87.0}},
+                "length_only": {"macro": {"value": 47.3, "low": 44.0, "high": 50.1}},
+                "halves": {
+                    "ergative_marker": {
+                        "with ने / without ने": {
+                            "with ने -> without ने": {"accuracy": 61.5, "pairs": 26, "ties": 1},
+                            "without ने -> with ने": {"accuracy": 51.9, "pairs": 27, "ties": 0},
+                            "minimum": 51.9,
+                        }
+                    }
+                },
                 "trigram": {
                     "macro": {"value": 86.1, "low": 83.1, "high": 89.2},
                     "phenomena": {"ergative_marker": {"accuracy": 49.1, "pairs": 53, "ties": 0}},
@@ -117,6 +128,8 @@ def test_the_figures_of_the_run_are_in_the_report(page: str) -> None:
         "ergative marker 56.6 49.1 53 1",
         "chck_1M 1,000,070 30 past the range of a float",
         "85.2 [82.0, 88.7] %",
+        "as a model without preferences does: 47.3 [44.0, 50.1] %",
+        "ergative marker: without ने -&gt; with ने 51.9 27 51.9",
         "1.23 GB",
         "best, of step 380, averaged",
         duration(3750.0),

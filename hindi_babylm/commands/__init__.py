@@ -12,6 +12,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "hindi_babylm.commands.compare_tokenizers",
         "train tokenizers on one corpus and measure them side by side",
     ),
+    "evaluate": (
+        "hindi_babylm.commands.evaluate",
+        "score any causal or masked model on texts and tasks, with intervals and floors",
+    ),
     "find-lr": ("hindi_babylm.commands.find_lr", "sweep learning rates over a recipe's first steps and suggest one"),
     "run": ("hindi_babylm.run", "train a model from a recipe, from raw text to final figures"),
 }

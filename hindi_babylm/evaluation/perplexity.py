@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IGNORED = -100
-# Positions of a batch times the vocabulary: bounds the fp32 logits to 512 MiB.
-LOGITS_PER_BATCH = 2**27
+# Positions of a batch times the vocabulary. On a CPU logits that stay in its cache are twice as fast; those of a GPU
+# are bounded to 512 MiB.
+LOGITS_PER_BATCH = {"cpu": 2**21, "cuda": 2**27}
 
 
 def document_nll(
@@ -45,7 +46,7 @@ def document_nll(
     with torch.no_grad(), stage(description, len(rows), "windows") as progress:
         while position < len(rows):
             length = len(rows[position][1]) - 1
-            size = max(1, LOGITS_PER_BATCH // (length * model.config.vocab_size))
+            size = rows_per_batch(model, length)
             batch = rows[position : position + size]
             inputs = np.full((len(batch), length), eos_token_id, dtype=np.int64)
             targets = np.full((len(batch), length), IGNORED, dtype=np.int64)
@@ -58,6 +59,13 @@ def document_nll(
             progress.update(len(batch))
     refuse_diverged(totals)
     return totals
+
+
+def rows_per_batch(model: PreTrainedModel, length: int) -> int:
+    """Return how many rows of `length` tokens a batch has on the model's device."""
+    embeddings: Any = model.get_input_embeddings()
+    logits = LOGITS_PER_BATCH.get(model.device.type, LOGITS_PER_BATCH["cpu"])
+    return int(max(1, logits // (length * embeddings.weight.shape[0])))
 
 
 def refuse_diverged(nll: np.ndarray) -> None:
@@ -173,5 +181,5 @@ def document_items(
 def _row_nll(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
     """Return the summed NLL of each row's targets, float64 `(rows,)`; targets of -100 do not count."""
     logits = model(input_ids=inputs.to(model.device), use_cache=False).logits.float()
-    nll = functional.cross_entropy(logits.transpose(1, 2), targets.to(model.device), reduction="none")
-    return np.asarray(nll.cpu().numpy().sum(axis=1, dtype=np.float64))
+    nll = functional.cross_entropy(logits.flatten(0, 1), targets.to(model.device).flatten(), reduction="none")
+    return np.asarray(nll.view(targets.shape).cpu().numpy().sum(axis=1, dtype=np.float64))

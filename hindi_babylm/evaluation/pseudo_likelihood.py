@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional
 
 from hindi_babylm.console import stage
-from hindi_babylm.evaluation.perplexity import LOGITS_PER_BATCH, refuse_diverged
+from hindi_babylm.evaluation.perplexity import refuse_diverged, rows_per_batch
+from hindi_babylm.evaluation.scorer import encode
 from hindi_babylm.masking import mask_token_id
+from hindi_babylm.storage import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -32,12 +34,14 @@ def pseudo_nll(
     description: str,
     limit: int | None = None,
     within_words: bool = True,
+    edges: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the negative pseudo-log-likelihood of each text in nats, and its scored tokens: `(texts,)` both.
 
-    A text stands between two EOS. Each token is masked in turn and predicted from up to `block_size` - 1 tokens around
-    it, as many on either side as there are. With `within_words` the later tokens of its word are masked too (Kauf and
-    Ivanova 2023): they would give it away, and a word of many tokens would look more probable than one of few.
+    A text stands between `edges`, two EOS where none are given. Each token is masked in turn and predicted from up to
+    `block_size` - 1 tokens around it, as many on either side as there are. With `within_words` the later tokens of its
+    word are masked too (Kauf and Ivanova 2023): they would give it away, and a word of many tokens would look more
+    probable than one of few.
 
     Past `limit` tokens only so many are scored, at equal distances over all texts from a seeded start, and each counts
     for those that it stands for: the sum over all texts is then estimated without bias. The model must be in fp32.
@@ -54,14 +58,12 @@ def pseudo_nll(
     >>> bool(0.9 < nll[0] / tokens[0] / np.log(len(tokenizer)) < 1.1)
     True
     """
-    mask, eos = mask_token_id(tokenizer), tokenizer.eos_token_id
-    backend = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = True
+    mask = mask_token_id(tokenizer)
+    before, behind = edges or (tokenizer.eos_token_id, tokenizer.eos_token_id)
     sequences, words = [], []
-    for text in texts:
-        encoding = backend.encode(text, add_special_tokens=False)
-        sequences.append(np.asarray([eos, *encoding.ids, eos], dtype=np.int64))
-        words.append(np.asarray([-1, *words_of_tokens(text, encoding.offsets), -2]))
+    for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
+        sequences.append(np.asarray([before, *ids, behind], dtype=np.int64))
+        words.append(np.asarray([-1, *(_words(tokenizer, text, ids) if within_words else range(len(ids))), -2]))
     lengths = np.asarray([len(sequence) - 2 for sequence in sequences])
     text_of = np.repeat(np.arange(len(texts)), lengths)
     position_of = np.arange(len(text_of)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
@@ -76,9 +78,9 @@ def pseudo_nll(
     with torch.no_grad(), stage(description, len(chosen), "masked tokens") as progress:
         while start < len(chosen):
             width = int(widths[start])
-            size = max(1, LOGITS_PER_BATCH // (width * model.config.vocab_size))
+            size = rows_per_batch(model, width)
             batch = chosen[start : start + size]
-            inputs = np.full((len(batch), width), eos, dtype=np.int64)
+            inputs = np.full((len(batch), width), before, dtype=np.int64)
             real = np.zeros((len(batch), width), dtype=np.int64)
             places, targets = np.zeros(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=np.int64)
             for row, token in enumerate(batch):
@@ -89,7 +91,7 @@ def pseudo_nll(
                 window = sequence[first : first + block_size].copy()
                 places[row], targets[row] = position - first, sequence[position]
                 last = position + 1
-                while within_words and words[text][last] == words[text][position]:
+                while words[text][last] == words[text][position]:
                     last += 1
                 window[position - first : last - first] = mask
                 inputs[row, : len(window)], real[row, : len(window)] = window, 1
@@ -131,14 +133,37 @@ def words_of_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     return [int(place) for place in np.searchsorted(ends, [max(end, 1) for _, end in offsets])]
 
 
+def _words(tokenizer: Any, text: str, ids: np.ndarray) -> list[int]:
+    """Return the number of the word of each token, as `words_of_tokens` does.
+
+    Of a tokenizer that does not say which characters a token stands for, the parts of the text are encoded by
+    themselves: by words and signs, or else by white space. Raises UserError when neither gives the tokens of the text.
+    """
+    if tokenizer.is_fast:
+        return words_of_tokens(text, tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets)
+    for parts in ([match.group() for match in _WORD.finditer(text)], text.split()):
+        encoded = encode(tokenizer, parts)
+        if np.array_equal(np.concatenate([np.zeros(0, dtype=np.int64), *encoded]), ids):
+            return [number for number, part in enumerate(encoded) for _ in part]
+    raise UserError(
+        f"evaluation: the slow tokenizer {tokenizer.name_or_path!r} does not tell the words of its tokens, which a "
+        f"pseudo-likelihood hides as a whole: take a fast one ({text[:40]}...)"
+    )
+
+
 def pseudo_figures(figures: Mapping[str, Any], *, scored: int) -> dict[str, Any]:
     """Return the figures of a split under names that say what they are, and the number of tokens `scored`.
 
-    >>> pseudo_figures({"perplexity": 2.0, "words": 3, "bits_per_byte": {"value": 1.0}, "by_source": {}}, scored=4)
-    {'pseudo_perplexity': 2.0, 'words': 3, 'pseudo_bits_per_byte': {'value': 1.0}, 'scored_tokens': 4}
+    >>> pseudo_figures({"perplexity": 2.0, "tokens": 9, "bits_per_byte": {"value": 1.0}, "by_source": {}}, scored=4)
+    {'pseudo_perplexity': 2.0, 'tokens': 9, 'pseudo_bits_per_byte': {'value': 1.0}, 'scored_tokens': 4}
     """
     renamed = {f"pseudo_{name}" if _is_likelihood(name) else name: value for name, value in figures.items()}
-    del renamed["by_source"]  # a sample over all texts says little about a small source
+    by_source = renamed.pop("by_source")
+    if scored == figures["tokens"]:  # a sample over all texts says little about a small source
+        renamed["by_source"] = {
+            source: {f"pseudo_{name}" if _is_likelihood(name) else name: value for name, value in entry.items()}
+            for source, entry in by_source.items()
+        }
     return {**renamed, "scored_tokens": scored}
 
 

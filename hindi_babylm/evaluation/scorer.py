@@ -45,6 +45,11 @@ class Scorer:
             raise UserError(f"evaluation: the tokenizer {tokenizer.name_or_path!r} has no EOS token")
         return cls(model, tokenizer, block_size, first=eos, last=eos, masked=is_masked(type(model).__name__))
 
+    @property
+    def room(self) -> int:
+        """The tokens of the longest text that stands in one context."""
+        return self.block_size - (2 if self.masked else 0)
+
     def encode(self, texts: Sequence[str]) -> "list[np.ndarray]":
         """Return the token ids of each text, int64 `(tokens,)`; see `encode`."""
         return encode(self.tokenizer, texts)
@@ -64,7 +69,8 @@ class Scorer:
 
         settings: Any = {"block_size": self.block_size, "description": description}
         if self.masked:
-            return pseudo_nll(self.model, self.tokenizer, texts, limit=limit, **settings)
+            edges = self.first, self.last
+            return pseudo_nll(self.model, self.tokenizer, texts, limit=limit, edges=edges, **settings)
         documents = self.encode(texts)
         nll = document_nll(self.model, documents, eos_token_id=self.first, **settings)
         return nll, np.asarray([len(tokens) for tokens in documents])
@@ -80,7 +86,11 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> "list[np.ndarray]":
     """
     import numpy as np
 
+    if not tokenizer.is_fast:
+        settings = {"add_special_tokens": False, "split_special_tokens": True, "truncation": False, "verbose": False}
+        return [np.asarray(tokenizer(text, **settings)["input_ids"], dtype=np.int64) for text in texts]
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
+    backend.no_truncation()
     encoded = backend.encode_batch(list(texts), add_special_tokens=False)
     return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encoded]

@@ -139,7 +139,7 @@ class Kind:
     texts: Callable[[Any], list[str]]
     """`(items)` -> the texts that no model may have been trained on."""
     check: Callable[..., object]
-    """`(tokenizer, items, *, block_size)` raises UserError for items that do not fit, before a model is trained."""
+    """`(tokenizer, items, *, room)` raises UserError for items that do not fit, before a model is trained."""
     score: Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
     """`(scorer, items, *, floors)` -> the figures of the model, and a row for each item."""
 
@@ -188,11 +188,11 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
     return tasks
 
 
-def check_tasks(tokenizer: "PreTrainedTokenizerFast", tasks: Sequence[str], *, block_size: int) -> None:
-    """Raise UserError for a task that a model of `block_size` cannot do, before it is trained."""
+def check_tasks(tokenizer: "PreTrainedTokenizerFast", tasks: Sequence[str], *, room: int) -> None:
+    """Raise UserError for a task that a model with room for so many tokens cannot do, before it is trained."""
     for task in map(find_task, tasks):
         kind = KINDS[task.kind]
-        kind.check(tokenizer, kind.load(task.place), block_size=block_size)
+        kind.check(tokenizer, kind.load(task.place), room=room)
 
 
 def task_texts(name: str) -> list[str]:

@@ -74,7 +74,7 @@ def _parse(path: Path, given: Mapping[str, list[str]]) -> Recipe:
                 raise UserError("command line: --corpus and --sources both name the texts; keep one")
             if not words:
                 raise UserError(f"{where}: expected a file, folder, glob or hub id")
-            values["corpus"]["sources"] = [_source_from_flag(word) for word in words]
+            values["corpus"]["sources"] = [source_from_flag(word) for word in words]
             places["sources"] = where
             continue
         if name not in keys:
@@ -194,7 +194,7 @@ def _from_words(where: str, words: list[str], key: Key) -> Any:
     return from_word(words[0], accepted)
 
 
-def _source_from_flag(word: str) -> dict[str, Any]:
+def source_from_flag(word: str) -> dict[str, Any]:
     """Tell a path from a hub id: an id is `owner/name` with no such file here."""
     is_id = word.count("/") == 1 and not Path(word).suffix and not any(sign in word for sign in "*?[~")
     if is_id and not Path(word).exists() and not word.startswith((".", "/")):

@@ -64,14 +64,8 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         *(_pseudo_rows(results) if "pseudo_loss" in test else _likelihood_rows(results)),
     ]
     for suite, score in results["minimal_pairs"].items():
-        rows.append((suite, f"{figure(score['macro'], 1)} % (macro average; chance 50)"))
-        rows.append(("  trigram floor", f"{figure(score['trigram']['macro'], 1)} %"))
-        rows += [
-            (f"  {name}", f"{entry['accuracy']:.1f} % of {entry['pairs']} pairs")
-            for name, entry in score["phenomena"].items()
-        ]
-    width = max(len(name) for name, _ in rows) + 2
-    lines = ["", *(f"{name:<{width}}{value}" for name, value in rows)]
+        rows += _pair_rows(suite, score)
+    lines = ["", *_aligned(rows)]
     lines += ["", "Continuations:"] if "continuations" in results else []
     for sample in results.get("continuations", []):
         text = f"{sample['prompt']} |{' '.join(sample['continuation'].split())}"
@@ -85,6 +79,52 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         f"Corpus:      {folder / 'corpus.json'}",
     ]
     return "\n".join(lines)
+
+
+def evaluation_summary(results: Mapping[str, Any], *, folder: Path) -> str:
+    """Return the table of `hindi-babylm evaluate`, at most 80 columns where names and paths allow it."""
+    model = results["model"]
+    rows = [
+        ("model", model["name"]),
+        ("", f"{model['architecture']}, {model['objective']}, {model['parameters'] / 1e6:.1f}M parameters"),
+        ("window", f"{model['block_size']:,} tokens, after {model['first_context']}"),
+    ]
+    if "test" in results:
+        test = results["test"]
+        masked = "pseudo_loss" in test
+        rows.append(("texts", f"{test['documents']:,} documents, {test['words']:,} words, {test['tokens']:,} tokens"))
+        rows += _pseudo_rows(results) if masked else _likelihood_rows(results)
+        kind, prefix = ("pseudo ", "pseudo_") if masked else ("", "")
+        for unit in ("character", "akshara"):
+            rows.append((f"test {kind}bits/{unit}", figure(test[f"{prefix}bits_per_{unit}"], 3)))
+        for source, entry in test.get("by_source", {}).items():
+            rows.append(
+                (f"  {source}", f"{entry[f'{prefix}bits_per_byte']:.3f} bits a byte of {entry['bytes']:,} bytes")
+            )
+        if "trigram_bits_per_byte" not in test:
+            rows.append(("floors", "none: --train_texts names what the model was trained on"))
+    for suite, score in results["minimal_pairs"].items():
+        rows += _pair_rows(suite, score)
+    lines = ["", *_aligned(rows), "", f"Figures:  {folder / 'results.json'}", f"Items:    {folder / 'items'}"]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows) + 2
+    return [f"{name:<{width}}{value}" for name, value in rows]
+
+
+def _pair_rows(suite: str, score: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of a suite of minimal pairs, and of what its accuracy is to be held against."""
+    rows = [(suite, f"{figure(score['macro'], 1)} % (macro average; chance 50)")]
+    told = {"per_byte": "by bits per byte", "length_only": "by length alone", "trigram": "trigram floor"}
+    rows += [(f"  {name}", f"{figure(score[key]['macro'], 1)} %") for key, name in told.items() if key in score]
+    for name, entry in score["phenomena"].items():
+        ties = f", {entry['ties']} ties" if entry["ties"] else ""
+        rows.append((f"  {name}", f"{entry['accuracy']:.1f} % of {entry['pairs']} pairs{ties}"))
+        for forms, half in score.get("halves", {}).get(name, {}).items():
+            rows.append((f"    {forms}", f"{half['minimum']:.1f} % in the weaker direction"))
+    return rows
 
 
 def plan_table(plan: Mapping[str, Any]) -> str:
@@ -155,7 +195,7 @@ def _likelihood_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("test word perplexity", figure(test["word_perplexity"], 1)),
         ("test token perplexity", figure(test["token_perplexity"], 1) + ", this tokenizer only"),
-        ("validation perplexity", f"{results['validation']['perplexity']:.2f}"),
+        *([("validation perplexity", f"{results['validation']['perplexity']:.2f}")] if "validation" in results else []),
     ]
 
 
@@ -164,11 +204,24 @@ def _pseudo_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     test = results["test"]
     return [
         ("test pseudo bits/byte", figure(test["pseudo_bits_per_byte"], 3)),
-        ("  unigram bits per byte", f"{test['unigram_bits_per_byte']['value']:.3f}; it is no floor of pseudo bits"),
+        *(
+            [
+                (
+                    "  unigram bits per byte",
+                    f"{test['unigram_bits_per_byte']['value']:.3f}; it is no floor of pseudo bits",
+                )
+            ]
+            if "unigram_bits_per_byte" in test
+            else []
+        ),
         ("  scored", f"{test['scored_tokens']:,} of {test['tokens']:,} tokens, each masked in turn"),
         ("test pseudo word ppl.", figure(test["pseudo_word_perplexity"], 1)),
         ("test pseudo token ppl.", figure(test["pseudo_token_perplexity"], 1) + ", this tokenizer only"),
-        ("validation pseudo ppl.", f"{results['validation']['pseudo_perplexity']:.2f}"),
+        *(
+            [("validation pseudo ppl.", f"{results['validation']['pseudo_perplexity']:.2f}")]
+            if "validation" in results
+            else []
+        ),
     ]
 
 
