@@ -15,6 +15,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hindi_babylm.commands import main
+from hindi_babylm.evaluation.pseudo_likelihood import pseudo_nll
+from hindi_babylm.evaluation.scorer import encode
 from hindi_babylm.run import main as run_main
 from hindi_babylm.storage import read_json
 from tests.conftest import WORDS, hindi_sentences
@@ -315,3 +317,64 @@ def test_the_context_of_roberta_is_shorter_than_its_positions(tmp_path: Path) ->
     tokenizer.model_max_length = 20
     assert context_length(roberta, tokenizer) == 20
     assert np.isfinite(roberta(torch.full((1, 32), 5)).logits.detach().numpy()).all()
+
+
+class SlowWords(transformers.PreTrainedTokenizer):
+    """A tokenizer in Python, without offsets: words and signs of a list, the rest unknown."""
+
+    def __init__(self, **settings: Any) -> None:
+        signs = ["<unk>", "</s>", "<mask>", "<pad>", "।"]
+        self.numbers = {token: number for number, token in enumerate([*signs, *WORDS])}
+        super().__init__(unk_token="<unk>", eos_token="</s>", mask_token="<mask>", pad_token="<pad>", **settings)
+
+    @property
+    def vocab_size(self) -> int:
+        """The words and signs."""
+        return len(self.numbers)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the numbers of the words."""
+        return self.numbers
+
+    def _tokenize(self, text: str, **settings: Any) -> list[str]:
+        return text.replace("।", " । ").split()
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.numbers.get(token, 0)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return list(self.numbers)[index]
+
+
+def test_a_slow_tokenizer_is_read_without_offsets() -> None:
+    """The words of its tokens are found all the same, so that each is hidden as a whole."""
+    slow: Any = SlowWords()
+    texts = [hindi_sentences(2, seed=3).replace(" ।", "।"), "राम घर ।"]
+    assert not slow.is_fast
+    expected = [[slow.numbers[word] for word in text.replace("।", " ।").split()] for text in texts]
+    assert [ids.tolist() for ids in encode(slow, texts)] == expected
+    torch.manual_seed(0)
+    size: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = BertForMaskedLM(BertConfig(vocab_size=len(slow), initializer_range=0.5, **size)).eval()
+    found, _ = pseudo_nll(model, slow, texts, block_size=64, description="")
+    for ids, nll in zip(expected, found, strict=True):
+        # Each word and each sign is one token, so that none is hidden beside it.
+        total = 0.0
+        for place in range(1, len(ids) + 1):
+            hidden = [slow.eos_token_id, *ids, slow.eos_token_id]
+            hidden[place] = slow.mask_token_id
+            with torch.no_grad():
+                total -= torch.log_softmax(model(torch.tensor([hidden])).logits[0, place], -1)[ids[place - 1]].item()
+        assert nll == pytest.approx(total, rel=1e-5)
+
+
+def test_weights_in_half_precision_are_scored_in_fp32(folder: Path, tmp_path: Path) -> None:
+    """A folder of bf16 is opened in fp32, so that its pairs have the scores of its own rounded weights."""
+    tokenizer = word_tokenizer(PLAIN)
+    model = save_gpt2(tmp_path / "gpt2", tokenizer)
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "gpt2")
+    results = evaluated(tmp_path / "gpt2", texts=folder / "texts.jsonl", tasks=folder / "pairs.tsv")
+    texts = [json.loads(line)["text"] for line in (folder / "texts.jsonl").read_text("utf-8").splitlines()]
+    begin: Any = tokenizer.eos_token_id
+    expected = plain_bits(model.float(), tokenizer, texts, first=begin, window=12)
+    assert results["test"]["bits_per_byte"]["value"] == pytest.approx(expected, rel=1e-6)

@@ -167,15 +167,16 @@ def test_pairs_equal_one_at_a_time_scoring(tokenizer: Any) -> None:
     """Batched accuracies equal those of sentences scored one by one, per phenomenon and as a macro average."""
     pairs = load_pairs(TASKS["hindi_pairs_pud"])[::8]
     model = tiny_model("llama", vocab_size=len(tokenizer), positions=128)
-    scores, _ = score_pairs(Scorer.of(model, tokenizer, block_size=128), pairs)
+    scores, items = score_pairs(Scorer.of(model, tokenizer, block_size=128), pairs)
     points: dict[str, list[float]] = {}
-    for pair in pairs:
+    for pair, item in zip(pairs, items, strict=True):
         good, bad = (
             plain_nll(
                 model, np.array(tokenizer(text, add_special_tokens=False)["input_ids"]), 128, eos=tokenizer.eos_token_id
             )
             for text in (pair.good, pair.bad)
         )
+        assert (item["nll"], item["wrong_nll"]) == pytest.approx((good, bad), rel=1e-5)
         points.setdefault(pair.phenomenon, []).append(float(good < bad))
     expected = {name: 100 * sum(values) / len(values) for name, values in points.items()}
     assert {name: entry["accuracy"] for name, entry in scores["phenomena"].items()} == pytest.approx(expected)

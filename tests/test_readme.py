@@ -70,7 +70,7 @@ def test_further_commands_have_the_flags_that_they_are_shown_with(
 
 def test_the_other_commands_name_what_is_there() -> None:
     """What is installed and how it is tested agrees with the checkout and with CI."""
-    others = [command.strip() for command in COMMANDS if not command.startswith(("accelerate launch", "hindi-babylm"))]
+    others = [command.strip() for command in COMMANDS if not re.search("accelerate launch|^hindi-babylm", command)]
     assert others == ["pip install -c constraints.txt -e .", "pip install tox", "tox"]
     assert (ROOT / "constraints.txt").exists()
     assert (ROOT / "tox.ini").exists()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IGNORED = -100
-# Positions of a batch times the vocabulary. On a CPU logits that stay in its cache are twice as fast; those of a GPU
-# are bounded to 512 MiB.
-LOGITS_PER_BATCH = {"cpu": 2**21, "cuda": 2**27}
+# Positions of a batch times the vocabulary. On a CPU logits that nearly fit its cache are twice as fast
+# (benchmarks/minimal_pairs.py); those of a GPU are bounded to 512 MiB.
+LOGITS_PER_BATCH = {"cpu": 2**22, "cuda": 2**27}
 
 
 def document_nll(
