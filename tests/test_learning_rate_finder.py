@@ -1,5 +1,6 @@
 """The sweep of learning rates: its formulas, its suggestion, and that it leaves no trace."""
 
+import hashlib
 import json
 import math
 import pickle
@@ -17,7 +18,9 @@ import torch
 from transformers import TrainerCallback
 
 from hindi_babylm.commands.find_lr import USAGE, main
+from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.run import main as run
+from hindi_babylm.run import trainer_aside
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.learning_rate_finder import END_LR, NUM_STEPS, START_LR, smoothed, suggest, sweep_rates
 from tests.runs import assert_equal_runs, command, environment, events_of, finish, moved
@@ -79,6 +82,7 @@ def test_loss_that_never_falls_has_no_suggestion(make: Make) -> None:
 
 def fingerprint(trainer: Any) -> dict[str, Any]:
     """Return everything of a trainer and its surroundings that a sweep could change."""
+    rows = [trainer.train_dataset[index] for index in range(len(trainer.train_dataset))]
     optimizer, schedule, scaler = trainer.optimizer, trainer.lr_scheduler, trainer.accelerator.scaler
     return {
         "weights": {name: value.numpy().tobytes() for name, value in trainer.model.state_dict().items()},
@@ -95,6 +99,7 @@ def fingerprint(trainer: Any) -> dict[str, Any]:
         "control": vars(trainer.control).copy(),
         "metrics": json.dumps(trainer.metrics),
         "sampler": None if trainer.train_sampler is None else trainer.train_sampler.epoch,
+        "rows": hashlib.sha256(b"".join(value.numpy().tobytes() for row in rows for value in row.values())).digest(),
         "python": random.getstate(),
         "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002  # the generator that the Trainer seeds
         "torch": torch.get_rng_state().numpy().tobytes(),
@@ -128,6 +133,38 @@ def test_sweep_leaves_no_trace(make: Make, tmp_path: Path, name: str) -> None:
     assert all(torch.equal(value, ends[1][0][key]) for key, value in ends[0][0].items())
     losses = [[entry.get("loss", entry.get("eval_loss")) for entry in end[1]] for end in ends]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repack": True},
+        {"architecture": "deberta-v2", "repack": True},
+        {"curriculum": "length", "num_train_epochs": 3},
+    ],
+)
+def test_a_sweep_of_several_epochs_leaves_the_blocks_alone(
+    write_recipe: WriteRecipe, block_log: dict[int, list[str]], settings: dict[str, Any]
+) -> None:
+    """It reads the rows that a training reads, epoch by epoch; before and after one, those of the epoch come back."""
+    recipe = parse_recipe(write_recipe(**{"num_train_epochs": 3, "eval_strategy": "no", **settings}))
+    with trainer_aside(recipe) as (_, trainer):
+        for _ in range(2):
+            block_log.clear()
+            before = fingerprint(trainer)
+            steps = len(trainer.find_learning_rate(num_steps=3 * steps_per_epoch(trainer))["rates"])
+            assert fingerprint(trainer) == before
+            swept = {step: block_log[step] for step in range(steps)}
+            assert steps > steps_per_epoch(trainer)
+            block_log.clear()
+            trainer.train()
+            assert {step: block_log[step] for step in range(steps)} == swept
+
+
+def steps_per_epoch(trainer: Any) -> int:
+    """Return the steps of an epoch."""
+    rows, batch = len(trainer.train_sampler), int(trainer.args.global_batch_size)
+    return -(-rows // batch)
 
 
 def test_error_in_a_sweep_leaves_no_trace(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hindi_babylm.console import bar
 from hindi_babylm.packing import TokenStore, pack
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.run import dry_run, main
-from hindi_babylm.training import callbacks
+from hindi_babylm.training import advice, callbacks, milestones
 from hindi_babylm.training.milestones import milestone_name, milestone_words
 from tests.runs import (
     EVERY_OTHER_STEP,
@@ -132,6 +133,29 @@ def test_a_milestone_is_one_line_on_the_console(
         for facts in milestones_of(folder)
     ]
     assert bars == ["Training"]
+
+
+def test_the_time_of_a_milestone_is_none_of_the_training_s_speed(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a step takes a second and a milestone a thousand, every speed that is judged is that of the steps."""
+    clock = itertools.count(1.0)
+    measured: list[float] = []
+
+    def slow(self: milestones.Milestones) -> dict[str, float]:
+        for _ in range(1000):
+            next(clock)
+        return {"loss": 1.0, "perplexity": math.e}
+
+    monkeypatch.setattr(advice, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(advice, "SPEED_SECONDS", 0.0)
+    monkeypatch.setattr(advice, "speed_advice", lambda parameters, speed: measured.append(speed))
+    monkeypatch.setattr(milestones.Milestones, "_evaluate", slow)
+    recipe = write_recipe(milestones=WORDS, num_train_epochs=2, eval_strategy="no", logging_steps=1)
+    main([str(recipe)])
+    assert len(milestones_of(recipe.parent / "run")) == len(REACHED)
+    assert measured == [8 * 32.0] * len(measured)
+    assert measured
 
 
 @pytest.fixture(autouse=True)

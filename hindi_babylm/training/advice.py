@@ -146,7 +146,11 @@ class Advice(TrainerCallback, ExportableState):
             self._time(state.global_step, args)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._since = None  # the time of an evaluation is none of the training's
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Measure the speed from the next transfer on: the time of an evaluation is none of the training's."""
+        self._since = None
 
     def _take(self, event: dict[str, Any], step: int, args: Any) -> None:
         loss = event.get("loss", event.get("eval_loss"))

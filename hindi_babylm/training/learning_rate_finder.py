@@ -76,8 +76,8 @@ def find_learning_rate(
     `learning_rate` is swept, and a `muon_learning_rate` in proportion to it. The sweep ends early when the smoothed
     loss is 4 times its lowest, or no number. Returns the `rates` (per step), `losses` and `smoothed_losses` (nats per
     token), if it `diverged`, the rates of `suggest`, and as `suggestion` the recipe keys with the steepest. Every
-    process must call it. Weights, optimizer, schedule, generators, order of blocks and the trainer's state are
-    afterwards what they were. Raises UserError when the weights are sharded, and when the loss falls at no rate.
+    process must call it. Weights, optimizer, schedule, generators, order and layout of blocks and the trainer's state
+    are afterwards what they were. Raises UserError when the weights are sharded, and when the loss falls at no rate.
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise UserError("a sweep of learning rates cannot put sharded weights back: start it without fsdp or deepspeed")
@@ -162,6 +162,8 @@ def _no_trace(trainer: "HindiLanguageModelTrainer") -> Iterator[None]:
     weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
     parameters = [(parameter, parameter.grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
+    dataset: Any = trainer.train_dataset
+    epoch = getattr(dataset, "epoch", None)  # accelerate sets that of any data set which has epochs
     generators = random.getstate(), np.random.get_state()  # noqa: NPY002  # the generator that the Trainer seeds
     try:
         with torch.random.fork_rng([trainer.args.device] if trainer.args.device.type == "cuda" else []):
@@ -169,6 +171,8 @@ def _no_trace(trainer: "HindiLanguageModelTrainer") -> Iterator[None]:
     finally:
         random.setstate(generators[0])
         np.random.set_state(generators[1])  # noqa: NPY002
+        if epoch is not None:
+            dataset.set_epoch(epoch)
         for part, values in attributes:
             vars(part).clear()
             vars(part).update(values)

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hindi_babylm.console import say, warn
 from hindi_babylm.storage import read_json
+from hindi_babylm.training.advice import Advice
 from hindi_babylm.training.divergence import check_loss, check_weights
 from hindi_babylm.training.export import save_model, weights_of
 
@@ -53,6 +54,9 @@ class Milestones(TrainerCallback):
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with self.trainer.average.applied(model):
             self._write(reached, seen, state)
+        for part in self.trainer.callback_handler.callbacks:
+            if isinstance(part, Advice):
+                part.restart_clock()
         control.should_log = True  # the losses up to this step, after which `on_log` puts the figures
 
     def _write(self, reached: Sequence[int], seen: float, state: TrainerState) -> None:

@@ -122,7 +122,7 @@ class HindiLanguageModelTrainer(Trainer):
 
     @property
     def seconds(self) -> float:
-        """The time spent in `train`, evaluations included, over all parts of a resumed run."""
+        """The time spent in `train`, evaluating and saving included, over all parts of a resumed run."""
         return self._seconds_before + time.monotonic() - self._started
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
