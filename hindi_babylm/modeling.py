@@ -62,12 +62,9 @@ def deberta_v2_config(*, block_size: int, dropout: float, **settings: Any) -> "P
         "num_attention_heads": HEADS,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
-        "relative_attention": True,
         "position_buckets": min(256, max(2, block_size // 2)),
-        "norm_rel_ebd": "layer_norm",
-        "share_att_key": True,
-        "pos_att_type": ["p2c", "c2p"],
-        "position_biased_input": False,
+        **DEBERTA_POSITIONS,
+        **DEBERTA_CONVOLUTION,
     }
     return DebertaV2Config(**defaults | settings)
 
@@ -220,5 +217,16 @@ OBJECTIVES = {"gpt2": CAUSAL, "llama": CAUSAL, "deberta-v2": MASKED}
 # Architecture -> the class of its config, whose fields a recipe is checked against before anything is imported.
 CONFIG_CLASSES = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "deberta-v2": "DebertaV2Config"}
 
-# Whole numbers of a config class that may be below 1: no types of rows, positions as many as there are.
-BELOW_ONE = {"type_vocab_size", "max_relative_positions", "position_buckets"}
+# How a DeBERTa tells positions: those of DeBERTa-v3.
+DEBERTA_POSITIONS: dict[str, Any] = {
+    "relative_attention": True,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+# A DeBERTa without the convolution beside its first layer: the class reads these, though it declares none.
+DEBERTA_CONVOLUTION: dict[str, Any] = {"conv_kernel_size": 0, "conv_groups": 1, "conv_act": "tanh"}
+
+# Whole numbers of a config class that may be below 1: no types of rows, positions as many as there are, no convolution.
+BELOW_ONE = {"type_vocab_size", "max_relative_positions", "position_buckets", "conv_kernel_size"}

@@ -183,6 +183,20 @@ def test_a_masked_model_reads_both_sides_and_begins_near_chance() -> None:
     assert abs(loss.item() - torch.log(torch.tensor(float(VOCABULARY))).item()) < 0.2
 
 
+def test_the_convolution_of_a_deberta_mixes_neighbours() -> None:
+    """With a kernel of 3 there are weights of a convolution, which change the output; by default there are none."""
+    assert not any("conv" in name for name, _ in build("deberta-v2").named_parameters())
+    model = build("deberta-v2", dropout=0.0, model_config={"conv_kernel_size": 3}).eval()
+    inputs = torch.randint(0, VOCABULARY, (1, BLOCK), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits
+        (weight,) = (value for name, value in model.named_parameters() if name.endswith("conv.conv.weight"))
+        weight.zero_()
+        after = model(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits
+    assert weight.shape[-1] == 3
+    assert not torch.equal(before, after)
+
+
 def test_deberta_tells_the_distance_of_tokens() -> None:
     """A text turned round is another one, though no position is added to its embeddings."""
     model = build("deberta-v2", dropout=0.0, model_config={"initializer_range": 0.3}).eval()
@@ -208,6 +222,25 @@ def test_the_model_is_causal_and_begins_near_chance(architecture: str) -> None:
     assert abs(loss.item() - torch.log(torch.tensor(float(VOCABULARY))).item()) < 0.2
 
 
+def test_llama_blocks_have_rms_norm_swiglu_and_rotary_positions() -> None:
+    """Norm and feed-forward part are their formulas, and attention knows distances of tokens, not their places."""
+    model = build("llama", dropout=0.0).eval()
+    layer = model.model.layers[0]
+    x = torch.randn(2, 5, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
+    swish = x @ gate.T * torch.sigmoid(x @ gate.T)
+    torch.testing.assert_close(layer.mlp(x), (swish * (x @ up.T)) @ down.T)
+    root = (x.square().mean(-1, keepdim=True) + model.config.rms_norm_eps).sqrt()
+    torch.testing.assert_close(layer.input_layernorm(x), x / root)
+    inputs, places = torch.arange(8)[None], torch.arange(8)[None]
+    with torch.no_grad():
+        plain, moved, stretched = (
+            model(input_ids=inputs, position_ids=given).logits for given in (places, places + 3, 3 * places)
+        )
+    torch.testing.assert_close(plain, moved)
+    assert not torch.allclose(plain, stretched, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("architecture", "field", "value", "read"),
     [
@@ -222,6 +255,7 @@ def test_the_model_is_causal_and_begins_near_chance(architecture: str) -> None:
         ("deberta-v2", "position_buckets", 4, "position_buckets"),  # a field that the class does not declare
         ("deberta-v2", "type_vocab_size", 0, "type_vocab_size"),
         ("deberta-v2", "max_relative_positions", -1, "max_relative_positions"),
+        ("deberta-v2", "conv_kernel_size", 3, "conv_kernel_size"),
     ],
 )
 def test_fields_of_the_config_class_reach_the_model(architecture: str, field: str, value: Any, read: str) -> None:

@@ -326,6 +326,45 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         "r.json: model.model_config: hidden_size 768 (default) is no multiple of num_attention_heads 7: change one of "
         "them",
     ),
+    *(
+        (
+            {"model": {"architecture": "deberta-v2", "model_config": settings}},
+            f"r.json: model.model_config.{message}",
+        )
+        for settings, message in (
+            ({"pos_att_type": ["c2p", "p2p"]}, 'pos_att_type = ["c2p", "p2p"]: unknown \'p2p\'; there are c2p, p2c'),
+            ({"pos_att_type": "c2p,p2c"}, "pos_att_type = \"c2p,p2c\": unknown 'c2p,p2c'; there are c2p, p2c"),
+            (
+                {"norm_rel_ebd": "layernorm"},
+                "norm_rel_ebd = \"layernorm\": unknown 'layernorm'; there are layer_norm, none",
+            ),
+            ({"position_buckets": 1}, "position_buckets = 1: expected 2 or more, or -1 for none"),
+            (
+                {"relative_attention": False},
+                "relative_attention = false leaves the model without positions: set position_biased_input to true, or "
+                "leave relative_attention out",
+            ),
+            (
+                {"pos_att_type": []},
+                "pos_att_type = [] leaves the model without positions: set position_biased_input to true, or leave "
+                "pos_att_type out",
+            ),
+            (
+                {"relative_attention": False, "position_biased_input": True, "position_buckets": 8},
+                "position_buckets = 8 has no effect with relative_attention false: leave one of them out",
+            ),
+            ({"conv_kernel_size": 4}, "conv_kernel_size = 4: expected an odd number, or 0 for no convolution"),
+            (
+                {"conv_groups": 2},
+                "conv_groups = 2 has no effect with conv_kernel_size 0: set conv_kernel_size to 3, or leave "
+                "conv_groups out",
+            ),
+            (
+                {"conv_kernel_size": 3, "conv_groups": 5},
+                "conv_groups = 5 is no divisor of hidden_size 768: change one",
+            ),
+        )
+    ),
     (
         {
             "model": {"architecture": "deberta-v2"},
@@ -621,6 +660,16 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
     ),
     # optimizers
     (
+        {"training": {"optim": "adamw_torch_8bit"}},
+        'r.json: training.optim = "adamw_torch_8bit" needs the package torchao, which is not installed: install it, or '
+        "leave optim out",
+    ),
+    (
+        {"training": {"optim": "stable_adamw"}},
+        'r.json: training.optim = "stable_adamw" needs the package torch-optimi, which is not installed: install it, '
+        "or leave optim out",
+    ),
+    (
         {"training": {"optim": "sgd", "optim_args": "foo"}},
         "r.json: training.optim_args = \"foo\": expected key=value pairs between commas, got 'foo'",
     ),
@@ -661,6 +710,17 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         'r.json: training.lr_scheduler_kwargs = {"num_decay_steps": 95}: 10 steps '
         "of warmup, -5 stable ones and 95 of decay are not the 100 of the run: leave num_stable_steps out, and "
         "lower num_decay_steps where it is too much",
+    ),
+    (
+        {
+            "training": {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 20, "num_stable_steps": 70},
+            }
+        },
+        'r.json: training.lr_scheduler_kwargs = {"num_decay_steps": 20, "num_stable_steps": 70}: the steps of a run by '
+        "epochs follow from its text, so that both phases cannot be given: leave num_stable_steps out, or set "
+        "max_steps",
     ),
     (
         {
@@ -1075,6 +1135,9 @@ def test_a_run_folder_with_a_broken_recipe(content: str, reason: str, capfd: pyt
         ('{"training": {"precision": "fp16", "use_cpu": true}}', [], ALL_SLOW),
         ('{"training": {"lr_scheduler_kwargs": {"power": 2.0}}}', [], ALL_SLOW),
         ('{"training": {"optim": "sgd", "optim_args": "momentum=x"}}', [], ALL_SLOW),
+        ('{"model": {"architecture": "deberta-v2", "model_config": {"pos_att_type": "c2c"}}}', [], ALL_SLOW),
+        ('{"model": {"architecture": "deberta-v2", "model_config": {"conv_kernel_size": 2}}}', [], ALL_SLOW),
+        ('{"training": {"optim": "galore_adamw"}}', [], ALL_SLOW),
         ('{"training": {"tf32": true, "use_cpu": true}}', [], ALL_SLOW),
         ('{"training": {"ddp_backend": "gloo"}}', [], ALL_SLOW),
         ('{"training": {"torch_compile_backend": "inducter"}}', [], ALL_SLOW),

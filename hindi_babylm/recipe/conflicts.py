@@ -15,7 +15,7 @@ from hindi_babylm.recipe.given import Given
 from hindi_babylm.recipe.governors import governors
 from hindi_babylm.recipe.machine import check_machine
 from hindi_babylm.recipe.model_config import check_model_config
-from hindi_babylm.recipe.optimizers import check_optimizer_arguments
+from hindi_babylm.recipe.optimizers import BATCH, check_low_rank, check_optimizer_arguments
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.schedules import check_schedule
 from hindi_babylm.recipe.sections import SOURCE_KEYS, Recipe
@@ -62,6 +62,7 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
     _check_curriculum(given)
     _check_files(given)
     check_machine(given)
+    check_low_rank(given)
     check_schedule(
         given.at("lr_scheduler_kwargs"),
         values["lr_scheduler_type"],
@@ -303,8 +304,6 @@ HEAD_SHARDED = (
     "which takes no parameter in two places, as a masked model's head has one: take a causal architecture, or start "
     "without sharding"
 )
-
-BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 # What `torch.utils.checkpoint.checkpoint` and transformers take, as far as JSON can say it.
 CHECKPOINTING = ("use_reentrant", "determinism_check", "debug", "early_stop", "every_n_layers", "offload")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hindi_babylm.recipe.given import Given
-from hindi_babylm.recipe.optimizers import OPTIMIZER_PACKAGES
+from hindi_babylm.recipe.optimizers import INSTALLED_AS, OPTIMIZER_PACKAGES
 from hindi_babylm.recipe.stock import compile_backends
 from hindi_babylm.storage import UserError, suggestion
 
@@ -39,9 +39,9 @@ def check_machine(given: Given) -> None:
     }
     for key, package in packages.items():
         if package and importlib.util.find_spec(package) is None:
+            name = INSTALLED_AS.get(package, package)
             raise UserError(
-                f"{given.first(key)} needs the package {package}, which is not installed: install it, or leave {key} "
-                "out"
+                f"{given.first(key)} needs the package {name}, which is not installed: install it, or leave {key} out"
             )
     backend, backends = values["torch_compile_backend"], compile_backends()
     if backend is not None and backends is not None and backend not in backends:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hindi_babylm.modeling import BELOW_ONE, CONFIG_CLASSES, HEADS, WIDTH
+from hindi_babylm.modeling import BELOW_ONE, CONFIG_CLASSES, DEBERTA_CONVOLUTION, DEBERTA_POSITIONS, HEADS, WIDTH
 from hindi_babylm.recipe.checking import Key, check_value, show
 from hindi_babylm.recipe.stock import StockField, config_fields
 from hindi_babylm.storage import UserError, suggestion
@@ -41,6 +41,9 @@ def check_model_config(
         if declared.hint is not Any:
             check_value(f"{where}.{name}", value, Key("model", declared.hint, _checks(name, declared), None))
     _check_heads(where, settings, second_names, fields)
+    if architecture == "deberta-v2":
+        _check_relative_positions(where, settings)
+        _check_convolution(where, settings)
     rotation = settings.get("rope_parameters")
     if rotation is not None:
         _check_rotation(f"{where}.rope_parameters", rotation)
@@ -57,6 +60,50 @@ def _check_rotation(where: str, rotation: Any) -> None:
         check_value(f"{where}.{name}", value, ROTATION[name])
     if missing := ROTATION.keys() - rotation.keys():
         raise UserError(f"{where} = {show(rotation)}: {' and '.join(sorted(missing))} must be given")
+
+
+def _check_relative_positions(where: str, settings: Mapping[str, Any]) -> None:
+    """Check what a DeBERTa tells positions by: the class ignores names that it does not know, and does without any."""
+    own = {**DEBERTA_POSITIONS, **settings}
+    kinds = own["pos_att_type"] or []
+    kinds = [kind.strip() for kind in kinds.lower().split("|")] if isinstance(kinds, str) else kinds
+    for name, parts, known in (
+        ("pos_att_type", kinds, ("c2p", "p2c")),
+        ("norm_rel_ebd", [own["norm_rel_ebd"]], ("layer_norm", "none")),
+    ):
+        if unknown := [part for part in parts if part not in known]:
+            raise UserError(f"{where}.{name} = {show(settings[name])}: unknown {unknown[0]!r}; {suggestion('', known)}")
+    if settings.get("position_buckets") == 1:
+        raise UserError(f"{where}.position_buckets = 1: expected 2 or more, or -1 for none")
+    if not own["relative_attention"]:
+        for name in ("pos_att_type", "norm_rel_ebd", "share_att_key", "position_buckets", "max_relative_positions"):
+            if settings.get(name):
+                raise UserError(
+                    f"{where}.{name} = {show(settings[name])} has no effect with relative_attention false: leave one "
+                    "of them out"
+                )
+    if not (own["relative_attention"] and kinds) and not own["position_biased_input"]:
+        missing = "pos_att_type" if own["relative_attention"] else "relative_attention"
+        raise UserError(
+            f"{where}.{missing} = {show(settings[missing])} leaves the model without positions: set "
+            f"position_biased_input to true, or leave {missing} out"
+        )
+
+
+def _check_convolution(where: str, settings: Mapping[str, Any]) -> None:
+    """Check the convolution beside the first layer of a DeBERTa, whose kernel must have a middle."""
+    own = {**DEBERTA_CONVOLUTION, "hidden_size": WIDTH, **settings}
+    kernel, groups = own["conv_kernel_size"], own["conv_groups"]
+    if kernel < 0 or (kernel and kernel % 2 == 0):
+        raise UserError(f"{where}.conv_kernel_size = {kernel}: expected an odd number, or 0 for no convolution")
+    for name in ("conv_groups", "conv_act"):
+        if not kernel and own[name] != DEBERTA_CONVOLUTION[name]:
+            raise UserError(
+                f"{where}.{name} = {show(own[name])} has no effect with conv_kernel_size 0: set conv_kernel_size to 3, "
+                f"or leave {name} out"
+            )
+    if own["hidden_size"] % groups:
+        raise UserError(f"{where}.conv_groups = {groups} is no divisor of hidden_size {own['hidden_size']}: change one")
 
 
 def _checks(name: str, declared: StockField) -> dict[str, Any]:

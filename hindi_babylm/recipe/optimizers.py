@@ -1,9 +1,14 @@
 """What the optimizers of `training.optim` read from `optim_args`, and the packages that they need."""
 
+import os
 from typing import Any
 
 from hindi_babylm.recipe.checking import Key, check_value, from_word, show
+from hindi_babylm.recipe.given import Given
 from hindi_babylm.storage import UserError, suggestion
+from hindi_babylm.training.specification import resolve_batch
+
+BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def check_optimizer_arguments(where: str, optimizer: str, text: str) -> None:
@@ -28,6 +33,25 @@ def check_optimizer_arguments(where: str, optimizer: str, text: str) -> None:
         values[name] = check_value(f"{where}: {name}", from_word(value[0], {known[name]}), key)
     if values.get("nesterov") and (not values.get("momentum") or values.get("dampening")):
         raise UserError(f"{shown}: nesterov needs a momentum and no dampening")
+
+
+def check_low_rank(given: Given) -> None:
+    """Raise UserError for GaLore and APOLLO without modules, and by layers where gradients are accumulated."""
+    values = given.values
+    if not values["optim"].startswith(("galore", "apollo")):
+        return
+    if values["optim_target_modules"] is None:
+        raise UserError(
+            f'{given.first("optim")} needs optim_target_modules: set it to "all-linear", or to the names of modules'
+        )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    _, accumulation = resolve_batch(**{name: values[name] for name in BATCH}, processes=processes)
+    if values["optim"].endswith("layerwise") and (accumulation > 1 or processes > 1):
+        why = f"{processes} processes" if processes > 1 else f"gradients accumulated over {accumulation} passes"
+        raise UserError(
+            f"{given.first('optim')} steps as soon as a layer has its gradient, which contradicts {why}: take "
+            f"{values['optim'].removesuffix('_layerwise')}"
+        )
 
 
 ANY: dict[str, type] = {}  # bitsandbytes' RMSprop gets every pair
@@ -59,6 +83,9 @@ OPTIMIZER_ARGUMENTS: dict[str, dict[str, type]] = {
     "adagrad": dict.fromkeys(("lr_decay", "weight_decay", "eps"), float),
     "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float), "centered": bool},
 }
+
+# Package -> the name that it is installed by, where it is another.
+INSTALLED_AS = {"optimi": "torch-optimi"}
 
 # Part of an optimizer's name -> the package that transformers imports for it when the training begins.
 OPTIMIZER_PACKAGES = {

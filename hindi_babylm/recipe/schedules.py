@@ -44,6 +44,11 @@ def check_schedule(
     floor = (settings or {}).get("min_lr")
     if name.startswith("cosine") and floor is not None and floor >= learning_rate:
         raise UserError(f"{where}.min_lr = {floor}: expected less than learning_rate {learning_rate}")
+    if name == "warmup_stable_decay" and max_steps < 1 and {"num_decay_steps", "num_stable_steps"} <= given:
+        raise UserError(
+            f"{where} = {show(settings)}: the steps of a run by epochs follow from its text, so that both phases "
+            "cannot be given: leave num_stable_steps out, or set max_steps"
+        )
     if max_steps > 0:
         warmup = min(int(warmup_steps) if warmup_steps >= 1 else math.ceil(max_steps * warmup_steps), max_steps // 10)
         try:

@@ -175,11 +175,14 @@ class _Names(dict[str, Any]):
 # What a config class takes though no field declares it.
 UNDECLARED = ("_name_or_path", "model_type", "output_attentions")
 UNDECLARED_BY_CLASS: dict[str, dict[str, type]] = {
-    "DebertaV2Config": {"pooler_hidden_size": int, "position_buckets": int, "norm_rel_ebd": str, "share_att_key": bool},
+    "DebertaV2Config": {
+        **{"pooler_hidden_size": int, "position_buckets": int, "norm_rel_ebd": str, "share_att_key": bool},
+        **{"conv_kernel_size": int, "conv_groups": int, "conv_act": str},
+    },
 }
 
 # Fields that hold the name of an activation function.
-ACTIVATIONS = {"activation_function", "hidden_act"}
+ACTIVATIONS = {"activation_function", "hidden_act", "conv_act"}
 
 # Fields whose values are those of an enum: module and class.
 ENUMS = {
