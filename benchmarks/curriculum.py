@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hindi_babylm.corpus.assembly import build_corpus
-from hindi_babylm.curriculum.difficulty import DIFFICULTIES
+from hindi_babylm.curriculum.difficulty import DIFFICULTIES, rank_correlation
 
 
 def main() -> None:
@@ -37,16 +37,6 @@ def with_length_by_source(documents: Dataset, values: np.ndarray) -> dict[str, f
     """Return the rank correlation of `values (documents,)` with the words of the documents, for each source."""
     words, sources = np.asarray(documents["words"]), np.asarray(documents["source"])
     return {str(name): rank_correlation(values[sources == name], words[sources == name]) for name in np.unique(sources)}
-
-
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Spearman's rho: the correlation of the ranks, equals at the mean of theirs."""
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 if __name__ == "__main__":

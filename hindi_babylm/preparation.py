@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import quiet_bars, say, warn
-from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, sort_by_difficulty
+from hindi_babylm.curriculum.difficulty import NO_CURRICULUM, rank_correlation, sort_by_difficulty
 from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.storage import RunFolder, UserError, write_json
 
@@ -132,6 +132,8 @@ def _wait_for_everyone() -> None:
 
 def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
+    import numpy as np
+
     from hindi_babylm.evaluation.tasks import check_tasks
     from hindi_babylm.masking import mask_token_id
     from hindi_babylm.modeling import MASKED, objective_of
@@ -175,9 +177,15 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
             f"the tokenizer loses text: {100 * report['round_trip']:.1f} % of the documents come back whole, so its "
             "bits per byte do not compare with a lossless one's."
         )
-    order = recipe.curriculum
-    if order.curriculum != NO_CURRICULUM:
-        texts["train"] = sort_by_difficulty(texts["train"], curriculum=order.curriculum, seed=data_seed)
+    name, ordered = recipe.curriculum.curriculum, {}
+    if name != NO_CURRICULUM:
+        texts["train"] = sort_by_difficulty(texts["train"], curriculum=name, seed=data_seed)
+        words = np.asarray(texts["train"]["words"])
+        rho = rank_correlation(np.arange(len(words)), words)
+        known = not np.isnan(rho)
+        ordered = {"curriculum": {"name": name, "rank_correlation_with_length": rho if known else None}}
+        if known:
+            say(f"Curriculum: {name}, rank correlation with the words of documents {rho:.2f}")
     for split, documents in texts.items():
         store = TokenStore.write(
             folder.tokens / split, texts=documents["text"], words=documents["words"], tokenizer=tokenizer
@@ -185,4 +193,4 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
         ledger.add_tokens(split, documents["source"], store.lengths())
         if split != "train":
             write_documents(folder.tokens / split, documents)
-    write_json(folder.corpus, {**ledger.as_dict(), "tokenizer": {"validation": report}})
+    write_json(folder.corpus, {**ledger.as_dict(), "tokenizer": {"validation": report}, **ordered})

@@ -10,9 +10,9 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.curriculum import rank_correlation, with_length_by_source
+from benchmarks.curriculum import with_length_by_source
 from hindi_babylm.corpus.assembly import build_corpus
-from hindi_babylm.curriculum.difficulty import DIFFICULTIES, sort_by_difficulty
+from hindi_babylm.curriculum.difficulty import DIFFICULTIES, rank_correlation, sort_by_difficulty
 from hindi_babylm.curriculum.morphology import count_suffixes
 from hindi_babylm.curriculum.words import WORD, credible_means, read_words
 
@@ -182,3 +182,4 @@ def test_rank_correlation_of_small_cases() -> None:
     assert rank_correlation(np.asarray([1, 2, 3]), np.asarray([3, 2, 1])) == pytest.approx(-1)
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5.
     assert rank_correlation(np.asarray([1, 5, 5, 9]), np.asarray([1, 2, 3, 4])) == pytest.approx(4.5 / math.sqrt(22.5))
+    assert math.isnan(rank_correlation(np.asarray([2, 2, 2]), np.asarray([1, 2, 3])))

@@ -87,12 +87,13 @@ def test_the_plan_is_what_the_run_becomes(
     assert evaluations == sum("eval_loss" in event for event in events)
 
 
-def test_the_stages_of_a_curriculum(write_recipe: WriteRecipe) -> None:
-    """The stages add up to the run; the first text of each is one of the corpus, and they get longer."""
+def test_the_stages_of_a_curriculum(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stages add up to the run; the first texts of each are of the corpus and get longer, as the plan tells."""
     from hindi_babylm.recipe.parsing import parse_recipe
 
     recipe = write_recipe(curriculum="length", num_train_epochs=4)
     facts = dry_run(parse_recipe(recipe, ["--stage_epochs", "1", "2", "1"]))
+    told = capsys.readouterr().out
     stages = facts["stages"]
     assert [stage["epochs"] for stage in stages] == [1, 2, 1]
     assert sum(stage["steps"] for stage in stages) == facts["steps"]
@@ -102,10 +103,15 @@ def test_the_stages_of_a_curriculum(write_recipe: WriteRecipe) -> None:
     texts = [json.loads(line)["text"].split() for line in source.read_text(encoding="utf-8").splitlines()]
     lengths = []
     for stage in stages:
-        (found,) = [text for text in texts if text[:8] == stage["text"].split()]
-        lengths.append(len(found))
+        assert len(stage["texts"]) == 3
+        for beginning in stage["texts"]:
+            (found,) = [text for text in texts if text[:8] == beginning.split()]
+            lengths.append(len(found))
+            assert f"  {beginning if len(beginning) <= 33 else beginning[:30] + '...'}\n" in told
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
+    correlation = r"^Curriculum: length, rank correlation with the words of documents 1\.00$"
+    assert re.search(correlation, told, re.MULTILINE)
 
 
 def test_the_stages_of_a_cumulative_curriculum(write_recipe: WriteRecipe) -> None:
@@ -121,7 +127,7 @@ def test_the_stages_of_a_cumulative_curriculum(write_recipe: WriteRecipe) -> Non
     assert easy["steps"] + both["steps"] == facts["steps"]
     assert both["words_seen"] == pytest.approx(3 * train["words"])
     assert facts["words_seen"] == pytest.approx(easy["words_seen"] + both["words_seen"])
-    assert easy["text"] != both["text"]
+    assert set(easy["texts"]).isdisjoint(both["texts"])
 
 
 def test_competence_at_some_points_of_time(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:

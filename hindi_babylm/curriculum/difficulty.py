@@ -27,6 +27,26 @@ def sort_by_difficulty(documents: "Dataset", *, curriculum: str, seed: int = 0) 
     return documents.select(np.argsort(DIFFICULTIES[curriculum](documents, seed), kind="stable"))
 
 
+def rank_correlation(one: "np.ndarray", other: "np.ndarray") -> float:
+    """Return Spearman's rho of two measures of the same documents, equals at the mean of their ranks.
+
+    NaN where all documents are equal by one of them.
+
+    >>> import numpy as np
+    >>> rank_correlation(np.array([1, 2, 3]), np.array([9, 5, 1]))
+    -1.0
+    """
+    import numpy as np
+
+    ranks = []
+    for values in (one, other):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        own = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+        ranks.append(own - own.mean())
+    size = float(np.sqrt(np.square(ranks[0]).sum() * np.square(ranks[1]).sum()))
+    return float(ranks[0] @ ranks[1]) / size if size else float("nan")
+
+
 def length(documents: "Dataset", seed: int) -> "np.ndarray":
     """Return the words of each document (specification, "Length-Based"): float64 `(documents,)`."""
     import numpy as np

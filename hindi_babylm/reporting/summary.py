@@ -54,7 +54,7 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
             f"in {training['precision']}",
         ),
         ("seen", f"{training['words_seen']:,.0f} words, {training['tokens']:,} tokens"),
-        ("speed", f"{training['tokens_per_second']:,.0f} tokens/s, evaluations and checkpoints included"),
+        ("speed", f"{training['tokens_per_second']:,.0f} tokens/s, evaluating and saving included"),
         ("peak memory", size(training["peak_memory_bytes"])),
         (
             "weights",
@@ -145,12 +145,11 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     ]
     lines += ["", *(f"{name:<16}{value}" for name, value in rows)]
     if "stages" in plan:
-        lines += ["", f"{'stage':<6}{'blocks':>8}{'epochs':>8}{'steps':>9}{'words seen':>13}  first text begins"]
-        lines += [
-            f"{number:<6}{stage['blocks']:>8,}{stage['epochs']:>8.2f}{stage['steps']:>9,}{stage['words_seen']:>13,.0f}"
-            f"  {_cut(stage['text'])}"
-            for number, stage in enumerate(plan["stages"], start=1)
-        ]
+        lines += ["", f"{'stage':<6}{'blocks':>8}{'epochs':>8}{'steps':>9}{'words seen':>13}  first texts begin"]
+        for number, stage in enumerate(plan["stages"], start=1):
+            figures = f"{stage['blocks']:>8,}{stage['epochs']:>8.2f}{stage['steps']:>9,}{stage['words_seen']:>13,.0f}"
+            first, *others = map(_cut, stage["texts"])
+            lines += [f"{number:<6}{figures}  {first}", *(" " * 46 + text for text in others)]
     if "competence" in plan:
         lines += ["", f"{'epoch':<7}{'step':>8}{'in reach':>9}{'blocks':>8}{'words seen':>13}  hardest text begins"]
         lines += [

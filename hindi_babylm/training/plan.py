@@ -25,6 +25,7 @@ from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 TIMED_STEPS = 20
 TIMED_SECONDS = 45.0
 TIMED_EVALUATION_BATCHES = 8
+FIRST_TEXTS = 3
 COMPETENCE_POINTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the epochs until all blocks are in reach
 
 
@@ -75,7 +76,7 @@ def plan(trainer: HindiLanguageModelTrainer) -> dict[str, Any]:
 def plan_pacing(trainer: HindiLanguageModelTrainer) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of `stages`, or of `competence` at some points of time, of a curriculum's pacing.
 
-    A stage has its blocks, epochs, steps and words, and the beginning of the first text that it adds. A point of time
+    A stage has its blocks, epochs, steps and words, and the beginnings of the first texts that it adds. A point of time
     has its epoch and step, the blocks in reach with their share of all, the words seen until then, and the beginning of
     the hardest text in reach.
     """
@@ -98,7 +99,7 @@ def plan_pacing(trainer: HindiLanguageModelTrainer) -> dict[str, list[dict[str, 
                 "epochs": (end - start) / steps_per_epoch,
                 "steps": end - start,
                 "words_seen": seen(trainer, end)["words_seen"] - seen(trainer, start)["words_seen"],
-                "text": _beginning(trainer, sampler.stage_bounds[stage]),
+                "texts": _beginnings(trainer, sampler.stage_bounds[stage]),
             }
         )
     return {"stages": rows}
@@ -114,15 +115,17 @@ def _competence(trainer: HindiLanguageModelTrainer, epoch: float) -> dict[str, A
         "share": blocks / sampler.blocks,
         "blocks": blocks,
         "words_seen": seen(trainer, step)["words_seen"],
-        "text": _beginning(trainer, blocks - 1),
+        "text": _beginnings(trainer, blocks - 1)[0],
     }
 
 
-def _beginning(trainer: HindiLanguageModelTrainer, block: int) -> str:
-    """Return the first words of the text that begins in a block."""
+def _beginnings(trainer: HindiLanguageModelTrainer, block: int) -> list[str]:
+    """Return the first words of the text that begins in a block, and of those that follow."""
     blocks: Any = trainer.train_dataset
     tokenizer: Any = trainer.processing_class
-    return " ".join(tokenizer.decode(blocks.store.document(blocks.first_document(block))[:64]).split()[:8])
+    first = blocks.first_document(block)
+    documents = range(first, min(first + FIRST_TEXTS, len(blocks.store)))
+    return [" ".join(tokenizer.decode(blocks.store.document(index)[:64]).split()[:8]) for index in documents]
 
 
 class _Timer(TrainerCallback):
