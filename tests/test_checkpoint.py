@@ -15,6 +15,9 @@ from hindi_babylm.run import main
 from hindi_babylm.storage import UserError
 from hindi_babylm.training.checkpoint import CheckpointWriter, adopt_best, read_checkpoint, save_checkpoint
 from tests.runs import assert_equal_runs, back_to, events_of, moved, results_of
+from tests.test_training import Make, make
+
+__all__ = ["make"]
 
 WriteRecipe = Callable[..., Path]
 
@@ -172,3 +175,27 @@ def test_a_best_evaluation_without_a_checkpoint_hinders_nothing_where_the_last_m
         (again / "checkpoints" / f"checkpoint_step_{step}.pt").unlink()
     main([str(moved(recipe, "again"))])
     assert_equal_runs(whole, again)
+
+
+def test_the_scaler_of_fp16_goes_on_from_the_checkpoint(make: Make, tmp_path: Path) -> None:
+    """The scale of a real scaler, which grows by steps, is in the file, and a resumed training ends with the same."""
+
+    def scaled() -> Any:
+        trainer = make(save_strategy="steps", save_steps=4, eval_strategy="no", save_total_limit=9)
+        # A scaler of the CPU: fp16 itself needs a GPU. Powers of two leave every bit of the weights alone.
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=3)
+        return trainer
+
+    whole = scaled()
+    whole.train()
+    steps = whole.state.global_step
+    expected = whole.accelerator.scaler.state_dict()
+    assert expected["scale"] == 4.0 * 2 ** (steps // 3)
+    path = tmp_path / "run" / "checkpoints" / "checkpoint_step_4.pt"
+    saved = torch.load(path, weights_only=True)["scaler_state_dict"]
+    assert (saved["scale"], saved["_growth_tracker"]) == (8.0, 1)
+    again = scaled()
+    again.train(str(path))
+    assert again.accelerator.scaler.state_dict() == expected
+    weights = again.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in whole.model.state_dict().items())

@@ -1,5 +1,7 @@
 """The closed form of a step's activations against what torch saves for backward."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from hindi_babylm.modeling import ARCHITECTURES
 from hindi_babylm.training.memory import activation_bytes, logits_bytes
+from tests.runs import environment
 
 TOLERANCE = 0.02
 ROWS, BLOCK, VOCABULARY = 3, 96, 700
@@ -111,3 +114,22 @@ def test_another_architecture_has_no_figure() -> None:
     from transformers import OPTConfig
 
     assert activation_bytes(OPTConfig(), rows=1, block_size=8, precision="fp32") is None
+
+
+def test_the_peak_of_a_process_counts_what_was_freed() -> None:
+    """An allocation raises the peak by its size, and the peak stays when it is gone."""
+    code = (
+        "import torch\n"
+        "from hindi_babylm.training.machine import peak_memory_bytes\n"
+        "before = peak_memory_bytes()\n"
+        "torch.ones(75_000_000).sum()\n"
+        "print(peak_memory_bytes() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(CUDA_VISIBLE_DEVICES=""),
+    )
+    assert int(done.stdout) == pytest.approx(300e6, rel=0.1)

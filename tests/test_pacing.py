@@ -19,6 +19,8 @@ EPOCHS = 6
 
 def sampler(pacing: str, *, blocks: int = 37, seed: int = 3, multiple: int = 1) -> CurriculumSampler:
     """Return a sampler whose curriculum takes `EPOCHS` epochs under each pacing."""
+    if pacing == "none":  # no curriculum: an epoch holds every block
+        return CurriculumSampler(np.arange(1.0, blocks + 1), seed=seed, multiple=multiple)
     stages = {"staged": [1, 2, 3], "cumulative": [1, 1, 1], "competence": []}[pacing]
     words = np.arange(1.0, blocks + 1)
     return CurriculumSampler(
@@ -179,7 +181,7 @@ def rows_of_rank(pacing: str, *, processes: int, rank: int, epoch: int, skip: in
     return [rows.tolist() for rows in loader]
 
 
-@pytest.mark.parametrize("pacing", ["staged", "cumulative", "competence"])
+@pytest.mark.parametrize("pacing", ["none", "staged", "cumulative", "competence"])
 def test_ranks_share_the_rows_of_one_process(pacing: str) -> None:
     """In every epoch 1, 2 and 4 ranks see at each step together the rows of the order, and after a resume the rest."""
     for epoch in range(EPOCHS + 1):
