@@ -5,6 +5,7 @@ Run `python -m benchmarks.document_attention`; a row is a block length, with the
 
 import statistics
 import time
+from typing import Any
 
 STEPS, WARMUP, ROWS, VOCABULARY, EOS, DOCUMENT = 15, 3, 8, 8192, 1, 100
 
@@ -26,23 +27,26 @@ def measure(block_size: int) -> tuple[float, float]:
         max_position_embeddings=block_size,
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = LlamaForCausalLM(config)
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     draw = np.random.default_rng(0)
     ids = draw.integers(EOS + 1, VOCABULARY, (ROWS, block_size))
     ids[draw.random(ids.shape) < 1 / DOCUMENT] = EOS
-    rows = torch.from_numpy(ids)
-    positions = torch.from_numpy(np.stack([document_positions(row, EOS) for row in ids]))
+    rows = torch.from_numpy(ids).to(device)
+    positions = torch.from_numpy(np.stack([document_positions(row, EOS) for row in ids])).to(device)
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(STEPS):
         for taken, given in zip(seconds, (None, positions), strict=True):
             start = time.perf_counter()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(device, dtype=torch.bfloat16):
                 loss = model(input_ids=rows, labels=rows, position_ids=given, use_cache=False).loss
-            assert loss is not None
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            if device == "cuda":
+                torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)
     plain, apart = (statistics.median(taken[WARMUP:]) for taken in seconds)
     return plain, apart
