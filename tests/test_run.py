@@ -358,6 +358,8 @@ def test_curriculum_packs_short_documents_first_and_trains_every_word_once(write
     words = TokenStore(recipe.parent / "run" / "tokens" / "train").words
     assert words.tolist() == sorted(words)
     assert words[0] < words[-1]
+    corpus = json.loads((recipe.parent / "run" / "corpus.json").read_text(encoding="utf-8"))
+    assert corpus["curriculum"] == {"name": "length", "rank_correlation_with_length": pytest.approx(1.0, abs=0.02)}
     results = json.loads((recipe.parent / "run" / "results.json").read_text(encoding="utf-8"))
     assert results["training"]["words_seen"] == pytest.approx(words.sum())
 
