@@ -27,11 +27,15 @@ def results_of(folder: Path) -> dict[str, Any]:
     return results
 
 
+def all_events_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def events_of(folder: Path) -> list[dict[str, Any]]:
     """Return the events of metrics.jsonl without their speeds."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     speeds = ("runtime", "per_second")
-    return [{name: v for name, v in json.loads(line).items() if not name.endswith(speeds)} for line in lines]
+    return [{name: v for name, v in event.items() if not name.endswith(speeds)} for event in all_events_of(folder)]
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:

@@ -2,6 +2,11 @@ import json
 import re
 import shutil
 import subprocess
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,8 @@ def events(steps: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         seen = {"step": step, "words_seen": 70.5 * step}
-        rows.append({**seen, "loss": 7 / step**0.1, "learning_rate": 3e-4 * step / steps, "grad_norm": 1 / step})
+        figures = {"learning_rate": 3e-4 * step / steps, "grad_norm": 1 / step, "tokens_per_second": 90.0 + step % 20}
+        rows.append({**seen, "loss": 7 / step**0.1, **figures})
         if step % 10 == 0:
             rows.append({**seen, "eval_loss": 7.1 / step**0.1, "eval_perplexity": 300 - step / steps})
     return rows
@@ -82,7 +88,10 @@ def finished_run(path: Path, *, steps: int = 40) -> RunFolder:
         "milestones": [
             {"name": "chck_1M", "words": 10**6, "words_seen": 1000070.5, "step": 30, "eval_perplexity": None}
         ],
-        "continuations": [{"prompt": "एक दिन राजा", "continuation": f"ने कहा {SPITEFUL}"}],
+        "continuations": [
+            {"prompt": "एक दिन राजा", "continuation": f" ने कहा {SPITEFUL}"},
+            {"prompt": "उसने कह", "continuation": "ानी सुनी"},
+        ],
     }
     entry = {**counts, "examples": []}
     corpus = {
@@ -97,6 +106,8 @@ def finished_run(path: Path, *, steps: int = 40) -> RunFolder:
             "cpu": {"cores": 2},
             "gpus": [],
             "processes": 1,
+            "precision": "bf16",
+            "sha256": {"tokenizer/tokenizer.json": "ab" * 32},
             "packages": {"torch": "2.13.0"},
             "command": ["run.py", "x"],
         },
@@ -120,6 +131,9 @@ def test_the_figures_of_the_run_are_in_the_report(page: str) -> None:
     text = re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>|<[^>]+>", " ", page, flags=re.DOTALL))
     for told in (
         "5,261,568 parameters",
+        "bits a byte, unigram 25.0 % fewer bits 0.902 [0.889, 0.918] 1.203 [1.100, 1.300]",
+        "hindi_pairs_pud, %, trigram 0.9 points LESS 85.2 [82.0, 88.7] 86.1 [83.1, 89.2]",
+        "In 1 of 2 rows the counts are better than this model.",
         "540,000 words seen in 0.74 epochs",
         "0.902 95 %: 0.889 to 0.918",
         "25.0 % below its 1.203 [1.100, 1.300]",
@@ -135,6 +149,11 @@ def test_the_figures_of_the_run_are_in_the_report(page: str) -> None:
         duration(3750.0),
         "Loss is not falling.",
         "एक दिन राजा ने कहा",
+        "3 documents, 400 words, 5,000 bytes",
+        "3 400 5,000 900 800",
+        "precision bf16",
+        "run.py x",
+        "ab" * 32,
         "duplicate 3 400 5,000",
         "spaces 1 400 5,000",
         "block_size 256",
@@ -172,9 +191,21 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_long_run_stays_small(tmp_path: Path) -> None:
-    """A run of 30,000 steps has a report below 3 MB."""
-    report = write_report(finished_run(tmp_path / "run", steps=30_000), title="x")
+    """A run of 100,000 steps on 200 sources, each with a long name, has a report below 3 MB."""
+    folder = finished_run(tmp_path / "run", steps=100_000)
+    names = [f"{'/folder' * 20}/source_{number}.jsonl.zst" for number in range(200)]
+    corpus, results, recipe = (read_json(path) for path in (folder.corpus, folder.results, folder.recipe))
+    for split, entries in corpus["kept"].items():
+        corpus["kept"][split] = dict.fromkeys(names, entries[SPITEFUL])
+    for split in ("validation", "test"):
+        results[split]["by_source"] = dict.fromkeys(names, results[split]["by_source"][SPITEFUL])
+    corpus["dropped"] = {f"{name} max_words": corpus["dropped"]["duplicate"] for name in names}
+    recipe["corpus"]["sources"] = [{"path": name, "weight": 1.0} for name in names]
+    for path, content in ((folder.corpus, corpus), (folder.results, results), (folder.recipe, recipe)):
+        write_json(path, content)
+    report = write_report(folder, title="x")
     assert report.stat().st_size < 3_000_000
+    assert "160 more sources" in report.read_text(encoding="utf-8")
 
 
 def test_a_run_without_evaluations_and_with_a_loss_of_nan() -> None:
@@ -211,19 +242,138 @@ def test_each_floor_is_compared() -> None:
     assert figure(INTERVAL) == "0.902 [0.889, 0.918]"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-def test_a_browser_shows_it_without_an_error(tmp_path: Path) -> None:
-    """Headless Chromium lays the page out, writes nothing to its console, and finds the figures and four drawings."""
-    report = write_report(finished_run(tmp_path / "run"), title="quickstart")
+def test_a_drawn_throughput_is_tokens_over_time() -> None:
+    """Steps that are drawn as one have the tokens of all over the time of all, not the mean of their rates."""
+    rates = [100.0, 300.0] * 600
+    rows = [
+        {"step": step, "loss": 1.0, "learning_rate": 1.0, "grad_norm": 1.0, "tokens_per_second": rate}
+        for step, rate in enumerate(rates, start=1)
+    ]
+    (curve,) = [curve for curve in draw_curves(rows) if curve.title == "Throughput"]
+    both = 2 * 1000 / (1000 / 100 + 1000 / 300)  # two steps of 1000 tokens
+    assert both == pytest.approx(150)
+    assert curve.description == f"Throughput over step: train from {both:.4g} to {both:.4g}"
+
+
+def test_a_continuation_is_cut_between_aksharas(page: str) -> None:
+    """A vowel sign that the model puts on the prompt's last letter stays with the letter, and no space is added."""
+    assert '<blockquote lang="hi"><b>उसने कहा</b>नी सुनी</blockquote>' in page
+    assert '<blockquote lang="hi"><b>एक दिन राजा</b> ने कहा' in page
+
+
+def test_drawings_have_a_name_and_no_devanagari(page: str) -> None:
+    """Each drawing says in words what it shows, and Hindi, which no SVG shapes everywhere, stands in HTML alone."""
+    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(drawings) == 5
+    for drawing in drawings:
+        root = ET.fromstring(drawing)
+        assert root.get("role") == "img"
+        assert re.search(r" over words seen: .* from .* to ", root.get("aria-label", ""))
+        assert not re.search("[\u0900-\u097f]", drawing)
+
+
+def test_tables_say_what_their_cells_belong_to(page: str) -> None:
+    """Every header cell has a scope and every row a header."""
+    headers = re.findall(r"<th\b[^>]*>", page)
+    assert headers
+    assert all('scope="col"' in header or 'scope="row"' in header for header in headers)
+    assert '<th scope="col"></th>' not in page
+    for body in re.findall(r"<tbody>(.*?)</tbody>", page, flags=re.DOTALL):
+        assert all(row.startswith('<th scope="row">') for row in re.findall(r"<tr>(.*)", body))
+
+
+class Recorder(BaseHTTPRequestHandler):
+    """A proxy that answers nothing and remembers what it was asked for."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(404)
+
+    do_POST = do_CONNECT = do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def recording_proxy() -> Iterator[tuple[str, list[str]]]:
+    """Yield the address of a proxy and the list of what it was asked for."""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Recorder,), {"asked": asked}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def chromium(folder: Path, page: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    """Open a page in headless Chromium."""
     command = [
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-        *(f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", report.as_uri()),
+        *(f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", *flags, page.as_uri()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("<svg") == 4
-    assert "एक दिन राजा" in done.stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+
+
+@needs_chromium
+def test_a_browser_shows_it_without_an_error_or_a_request(tmp_path: Path) -> None:
+    """Headless Chromium writes nothing to its console, asks nobody for anything, and finds figures and drawings."""
+    report = write_report(finished_run(tmp_path / "run"), title="quickstart")
+    with recording_proxy() as (proxy, asked):
+        done = chromium(tmp_path, report, f"--proxy-server={proxy}", "--dump-dom")
+        assert [address for address in asked if "google" not in address] == []  # but for the browser's own affairs
+        assert "CONSOLE" not in done.stderr
+        assert done.stdout.count("<svg") == 5
+        assert "एक दिन राजा" in done.stdout
+        # The same two checks see a page that asks for a picture and logs an error.
+        page = report.read_text(encoding="utf-8")
+        guilty = '<img src="http://elsewhere.test/x.png"><script>console.error("wrong")</script>'
+        report.write_text(page.replace("</main>", f"{guilty}</main>"), encoding="utf-8")
+        done = chromium(tmp_path, report, f"--proxy-server={proxy}", "--dump-dom")
+        assert "http://elsewhere.test/x.png" in asked
+        assert "CONSOLE" in done.stderr
+
+
+@needs_chromium
+def test_a_phone_shows_it_without_scrolling_sideways(tmp_path: Path) -> None:
+    """At 360 pixels nothing but a wide table's own box is wider than the page, and drawings are as wide as it."""
+    write_report(finished_run(tmp_path / "run"), title="a_very_long_name_of_a_run_that_fills_more_than_one_line")
+    holder = tmp_path / "phone.html"
+    script = """
+      const page = frame.contentDocument, wide = [...page.querySelectorAll("main *, header *")].filter(
+        e => !e.closest(".scroll, svg") && e.getBoundingClientRect().right > 360);
+      document.body.dataset.found = JSON.stringify({
+        page: page.documentElement.scrollWidth,
+        wide: wide.map(e => e.tagName),
+        drawing: page.querySelector("svg").getBoundingClientRect().width});"""
+    frame = "<iframe id=frame src=run/report.html style='border:0;width:360px;height:800px'></iframe>"
+    holder.write_text(f"<body>{frame}<script>frame.onload = () => {{{script}}}</script>", encoding="utf-8")
+    done = chromium(tmp_path, holder, "--allow-file-access-from-files", "--hide-scrollbars", "--dump-dom")
+    (found,) = re.findall(r'data-found="([^"]*)"', done.stdout)
+    measured = json.loads(found.replace("&quot;", '"'))
+    assert measured["page"] == 360
+    assert measured["wide"] == []
+    assert 300 < measured["drawing"] <= 360
+
+
+@needs_chromium
+def test_what_is_folded_is_printed(tmp_path: Path) -> None:
+    """On paper the recipe is open: one of many keys takes more pages than one of few."""
+    pages = []
+    for keys in (1, 300):
+        folder = finished_run(tmp_path / str(keys))
+        write_json(folder.recipe, {"model": {f"key_{number}": number for number in range(keys)}})
+        pdf = tmp_path / f"{keys}.pdf"
+        chromium(tmp_path, write_report(folder, title="x"), f"--print-to-pdf={pdf}")
+        pages.append(len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())))
+    assert 0 < pages[0] < pages[1] - 4
 
 
 def test_a_masked_model_has_a_report(tmp_path: Path) -> None:

@@ -3,37 +3,42 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
 POINTS = 600  # of a curve; more steps are averaged into so many
-SIZE = (7.2, 2.7)  # inches
-TRAIN, EVALUATION = "#9bb8d3", "#b5432a"
+SIZE = (4.8, 2.7)  # inches: text of 10 points stays readable when the width is that of a phone
+TRAIN, EVALUATION = "#4a80b5", "#b5432a"
 
 
 class Curve(NamedTuple):
-    """A drawing: its title, what it says in words for those who cannot see it, and the SVG element."""
+    """A drawing: its title, what it says in words for those who cannot see it, the SVG element, and a remark."""
 
     title: str
     description: str
     svg: str
+    note: str = ""
 
 
 def draw_curves(events: Sequence[Mapping[str, Any]], *, masked: bool = False) -> list[Curve]:
-    """Draw loss, validation perplexity, learning rate and gradient norm of the events of `metrics.jsonl`.
+    """Draw loss, validation perplexity, learning rate, gradient norm and throughput of the events of `metrics.jsonl`.
 
     The same events give the same bytes. A run without evaluations has no curve of perplexity. The curves of a masked
-    model are those of the masked tokens, and say so.
+    model are those of the masked tokens, and say so. The throughput of several steps drawn as one is their tokens
+    over their time, where they have equally many tokens.
     """
     token = "a masked token" if masked else "a token"
     steps = [event for event in events if "loss" in event]
     evaluations = [event for event in events if "eval_loss" in event]
+    timed = [event for event in steps if "tokens_per_second" in event]
     curves = [
         _draw("Loss", f"nats {token}", {"train": (steps, "loss"), "validation": (evaluations, "eval_loss")}),
-        _draw("Validation perplexity", token, {"validation": (evaluations, "eval_perplexity")}, log=True),
+        _draw("Validation perplexity", f"of {token}", {"validation": (evaluations, "eval_perplexity")}, log=True),
         _draw("Learning rate", "", {"train": (steps, "learning_rate")}),
         _draw("Gradient norm before clipping", "", {"train": (steps, "grad_norm")}, log=True),
+        _draw("Throughput", "tokens a second", {"train": (timed, "tokens_per_second")}, rate=True),
     ]
     return [curve for curve in curves if curve is not None]
 
@@ -53,9 +58,17 @@ def averaged(x: np.ndarray, y: np.ndarray, *, points: int) -> tuple[np.ndarray, 
 
 
 def _draw(
-    title: str, unit: str, lines: Mapping[str, tuple[Sequence[Mapping[str, Any]], str]], *, log: bool = False
+    title: str,
+    unit: str,
+    lines: Mapping[str, tuple[Sequence[Mapping[str, Any]], str]],
+    *,
+    log: bool = False,
+    rate: bool = False,
 ) -> Curve | None:
-    """Draw lines over the words seen, or over steps where words were not counted; None without a point."""
+    """Draw lines over the words seen, or over steps where words were not counted; None without a point.
+
+    A `rate` of steps has a harmonic mean, and its axis begins at 0.
+    """
     import matplotlib
     import matplotlib.figure
     from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
@@ -67,7 +80,8 @@ def _draw(
         told = []
         for name, (events, key) in lines.items():
             values = np.array([(event[over], event[key]) for event in events], dtype=np.float64).reshape(-1, 2)
-            x, y = averaged(values[:, 0], values[:, 1], points=POINTS)
+            x, y = averaged(values[:, 0], 1 / values[:, 1] if rate else values[:, 1], points=POINTS)
+            y = 1 / y if rate else y
             if not len(y) or (log and (y <= 0).any()):
                 continue
             style: dict[str, Any] = (
@@ -77,11 +91,14 @@ def _draw(
             told.append(f"{name} from {y[0]:.4g} to {y[-1]:.4g}")
         if not told:
             return None
-        axes.set_xlabel("words seen" if over == "words_seen" else "steps", fontsize=9)
-        axes.set_ylabel(unit, fontsize=9)
+        axes.set_xlabel("words seen" if over == "words_seen" else "steps", fontsize=10)
+        axes.set_ylabel(unit, fontsize=10)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=10)
         axes.set_xlim(left=0)
+        if rate:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if log:
             axes.set_yscale("log")
             low, high = axes.get_ylim()
@@ -93,7 +110,7 @@ def _draw(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if len(told) > 1:
-            axes.legend(fontsize=8, frameon=False)
+            axes.legend(fontsize=10, frameon=False)
         file = io.StringIO()
         drawing.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue()
@@ -101,4 +118,10 @@ def _draw(
     # The element scales with the page; its own size is only its shape.
     for name in ("width", "height"):
         svg = re.sub(rf'(<svg[^>]*?) {name}="[^"]*"', r"\1", svg, count=1)
-    return Curve(title, f"{title} over {over.replace('_', ' ')}: {'; '.join(told)}", svg)
+    description = f"{title} over {over.replace('_', ' ')}: {'; '.join(told)}"
+    return Curve(
+        title,
+        description,
+        svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1),
+        "of the steps alone, without evaluations and checkpoints" if rate else "",
+    )

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hindi_babylm.console import duration
+from hindi_babylm.orthography import split_clusters
 from hindi_babylm.reporting.curves import draw_curves
 from hindi_babylm.storage import RunFolder, read_json, write_atomically
 
@@ -33,7 +34,7 @@ def write_report(folder: RunFolder, *, title: str) -> Path:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"figure": figure, "duration": duration, "size": size, "json": _as_json}
+    environment.filters |= {"figure": figure, "duration": duration, "size": size, "json": _as_json, "parts": parts}
     with open(folder.metrics, encoding="utf-8") as file:
         events = [json.loads(line) for line in file]
     results = read_json(folder.results)
@@ -41,6 +42,7 @@ def write_report(folder: RunFolder, *, title: str) -> Path:
         title=title,
         results=results,
         floors=dict(floors(results["test"])),
+        standing=list(standing(results)),
         units=UNITS,
         masked="pseudo_bits_per_byte" in results["test"],
         curves=draw_curves(events, masked="pseudo_bits_per_byte" in results["test"]),
@@ -64,6 +66,45 @@ def floors(test: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Mapping[str, An
     for name, entry in test.items():
         if name.endswith("gram_bits_per_byte"):
             yield name.removesuffix("_bits_per_byte"), (entry, 1 - test["bits_per_byte"]["value"] / entry["value"])
+
+
+class Standing(NamedTuple):
+    """Where a model stands against an n-gram of the same tokens."""
+
+    what: str
+    model: Mapping[str, float | None]
+    floor: Mapping[str, float | None]
+    told: str
+    lost: bool
+    digits: int
+
+
+def standing(results: Mapping[str, Any]) -> Iterator[Standing]:
+    """Yield how the model compares with each n-gram, in bits a byte of the test split and on each suite of pairs."""
+    for name, (entry, share) in floors(results["test"]):
+        told = f"{100 * abs(share):.1f} % {'MORE' if share < 0 else 'fewer'} bits"
+        yield Standing(f"bits a byte, {name}", results["test"]["bits_per_byte"], entry, told, share < 0, 3)
+    for suite, score in results["minimal_pairs"].items():
+        model, floor = score["macro"], score["trigram"]["macro"]
+        points = model["value"] - floor["value"]
+        told = f"{abs(points):.1f} points {'LESS' if points < 0 else 'more'}"
+        yield Standing(f"{suite}, %, trigram", model, floor, told, points < 0, 1)
+
+
+def parts(sample: Mapping[str, str]) -> tuple[str, str]:
+    """Return a prompt and its continuation, cut where two aksharas meet, so that each is shaped as a whole.
+
+    A model may begin with a vowel sign of the prompt's last letter.
+
+    >>> parts({"prompt": "एक राजकुमा", "continuation": "री थी"}), parts({"prompt": "एक कह", "continuation": "ानी"})
+    (('एक राजकुमा', 'री थी'), ('एक कहा', 'नी'))
+    """
+    text, end = sample["prompt"] + sample["continuation"], 0
+    for cluster in split_clusters(text):
+        if end >= len(sample["prompt"]):
+            break
+        end += len(cluster)
+    return text[:end], text[end:]
 
 
 def figure(entry: Mapping[str, float | None], digits: int = 3) -> str:

@@ -52,7 +52,7 @@ class Milestones(TrainerCallback):
         self.trainer.step_log.write(self.trainer)  # what was seen before an end is logged, too
         check_weights(self.trainer)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        with self.trainer.average.applied(model):
+        with self.trainer.step_log.paused(), self.trainer.average.applied(model):
             self._write(reached, seen, state)
         for part in self.trainer.callback_handler.callbacks:
             if isinstance(part, Advice):

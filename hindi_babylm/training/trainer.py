@@ -58,6 +58,9 @@ class EpochSampler(Protocol):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration yields."""
 
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the rows of an epoch in their order, -1 for one of padding: `(len(self),)`."""
+
     def times_seen(self, rows: int) -> np.ndarray:
         """Return how often each row is among the first `rows` of the run: `(len(dataset),)`."""
 
@@ -111,7 +114,15 @@ class HindiLanguageModelTrainer(Trainer):
             compute_loss_func=loss_of(model, label_smoothing=args.label_smoothing_factor),
             compute_metrics=exact_loss,
             optimizer_cls_and_kwargs=muon if args.muon_learning_rate is not None else None,
-            callbacks=[self.average, *console, *callbacks, self.interruption, self.writer, self.trackers],
+            callbacks=[
+                self.average,
+                *console,
+                *callbacks,
+                self.interruption,
+                self.writer,
+                self.trackers,
+                self.step_log,
+            ],
         )
         for replaced in (ProgressCallback, PrinterCallback):
             self.remove_callback(replaced)
