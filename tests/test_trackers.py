@@ -1,6 +1,7 @@
 """Trackers: what reaches them equals metrics.jsonl, and none of them stops or stalls a training."""
 
 import json
+import signal
 import struct
 import subprocess
 import sys
@@ -103,7 +104,9 @@ def test_offline_wandb_run_reads_as_metrics_jsonl(
 ) -> None:
     """Project, name, tags, notes, recipe, every figure and, when asked for, final_model stand in the offline run."""
     monkeypatch.setenv("WANDB_LOG_MODEL", "end")
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    secrets = {"HF_TOKEN": "hf_secret", "WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
     recipe = write_recipe(
         report_to="wandb",
         project="hindi",
@@ -138,8 +141,9 @@ def test_offline_wandb_run_reads_as_metrics_jsonl(
     assert uploaded == {str(path.relative_to(folder / "final_model")) for path in (folder / "final_model").rglob("*")}
     assert "model.safetensors" in uploaded
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in uploaded)
-    (file,) = run.glob("run-*.wandb")
-    assert b"hf_secret" not in file.read_bytes()
+    assert next(run.glob("run-*.wandb")).stat().st_size > 10_000
+    for path in [*wandb_folder.rglob("*"), *folder.rglob("*")]:
+        assert path.is_dir() or not any(value.encode() in path.read_bytes() for value in secrets.values()), path
 
 
 def test_resumed_run_continues_its_wandb_run(
@@ -159,6 +163,44 @@ def test_resumed_run_continues_its_wandb_run(
     opened = [record.run.run_id for run in (first, second) for record in records(run) if record.HasField("run")]
     assert opened == [ids["wandb"]] * 2
     assert history(first) + history(second) == figures(recipe.parent / "run" / "metrics.jsonl")
+
+
+KILLED = """
+import os, signal, time
+from hindi_babylm.training.interruption import Interruption
+
+def kill(self, args, state, control, **kwargs):
+    if state.global_step == 10:
+        time.sleep(5)  # what was sent is written, and counted
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Interruption.on_step_end = kill
+from hindi_babylm.run import main
+main()
+"""
+
+
+def test_a_killed_run_sends_no_event_twice(write_recipe: WriteRecipe, wandb_folder: Path) -> None:
+    """What was sent after the last checkpoint before a SIGKILL is not sent again, and nothing is left out."""
+    saving = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "steps", "eval_steps": 3}
+    recipe = write_recipe(
+        report_to="wandb", num_train_epochs=3, logging_steps=1, load_best_model_at_end=False, **saving
+    )
+    killed = [sys.executable, "-c", KILLED, str(recipe)]
+    done = subprocess.run(killed, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    main([str(recipe)])
+    first, second = map(history, runs_of(wandb_folder))
+    assert max(row["train/global_step"] for row in first) > 4  # the checkpoint's: there was something to send twice
+    seen, told = first + second, figures(recipe.parent / "run" / "metrics.jsonl")
+    # The step after the checkpoint was done twice, at two speeds.
+    speeds = ("runtime", "per_second")
+    for rows in (seen, told):
+        rows[:] = [{name: value for name, value in row.items() if not name.endswith(speeds)} for row in rows]
+    assert seen == told
+    opened = [record.run.run_id for run in runs_of(wandb_folder) for record in records(run) if record.HasField("run")]
+    assert len(opened) == 2
+    assert len(set(opened)) == 1
 
 
 def test_tensorboard_reads_as_metrics_jsonl(write_recipe: WriteRecipe) -> None:

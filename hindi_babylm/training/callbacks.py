@@ -40,9 +40,14 @@ class MetricsFile(TrainerCallback):
                 file.write(_metrics_line({**kwargs["logs"], "step": state.global_step}))
 
 
+def is_event(logs: Mapping[str, Any]) -> bool:
+    """Tell whether logs are of a step, an evaluation or a milestone, and not the stock summary at a training's end."""
+    return bool({"loss", "eval_loss", "eval_milestone_loss"} & logs.keys())
+
+
 def _metrics_line(event: dict[str, Any]) -> str:
     """Return the line of a log event, or nothing for the stock summary at the end, which is in results.json."""
-    if not {"loss", "eval_loss", "eval_milestone_loss"} & event.keys():
+    if not is_event(event):
         return ""
     return (
         json.dumps({"step": event["step"], **{name: value for name, value in event.items() if name != "step"}}) + "\n"

@@ -5,8 +5,10 @@ import importlib.util
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,15 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 from hindi_babylm.console import warn
 from hindi_babylm.storage import first_line, suggestion
+from hindi_babylm.training.callbacks import is_event
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
 
 PATIENCE = 60.0  # seconds that a run waits for a tracker at the start and the end of the training
 WANDB_INIT_TIMEOUT = 15.0  # seconds; wandb adds 10 to it
+WANDB_FLUSH_INTERVAL = 0.2  # seconds between writes of an offline run's file; W&B's own 15 s are lost by a kill
+WANDB_FLUSHED = 1.0  # seconds after which an event lies in the file
 WANDB_FINISH_TIMEOUT = {False: 45.0, True: 600.0}  # seconds, without and with a model to upload
 
 
@@ -68,6 +73,7 @@ class Trackers(TrainerCallback):
 
     def __init__(self, args: "HindiTrainingArguments", config: Mapping[str, Any]) -> None:
         self.run_ids: dict[str, str] = {}
+        self._events = 0  # of the run so far, those of its parts before this one included
         check_trackers(args.report_to)
         self._names = list(args.report_to or [])  # a list: the arguments made it one
         # The stock Trainer would add them once more, unguarded; on_init_end gives the names back.
@@ -86,13 +92,17 @@ class Trackers(TrainerCallback):
         self._pass_on("on_init_end", args, state, control, **kwargs)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._events = sum(map(is_event, state.log_history))
         self._pass_on("on_train_begin", args, state, control, patience=PATIENCE, **kwargs)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._pass_on("on_step_end", args, state, control, **kwargs)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._pass_on("on_log", args, state, control, **{**kwargs, "logs": dict(kwargs["logs"])})
+        logs = dict(kwargs["logs"])
+        self._events += is_event(logs)
+        number = self._events if is_event(logs) else None
+        self._pass_on("on_log", args, state, control, **{**kwargs, "logs": logs, "event_number": number})
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._pass_on("on_evaluate", args, state, control, **kwargs)
@@ -165,7 +175,8 @@ class WandbTracker(WandbCallback):
     """The stock callback in a run opened with the recipe's project, name, tags, notes and configuration.
 
     A server that does not answer, or a missing API key, makes it an offline run. The run id stands in `run_ids`
-    and is the one that it has already, if any.
+    and is the one that it has already, if any. An event that a killed part of an offline run has in its file is not
+    written again: how many it has stands in `checkpoints/wandb-ID.sent`.
     """
 
     def __init__(self, run_ids: dict[str, str], config: Mapping[str, Any]) -> None:
@@ -174,6 +185,8 @@ class WandbTracker(WandbCallback):
         self._uploads, self._log_model = self._log_model == WandbLogModel.END, WandbLogModel.FALSE
         self.finish_timeout = float(os.environ.get("WANDB_FINISH_TIMEOUT", WANDB_FINISH_TIMEOUT[self._uploads]))
         self._run_ids, self._config, self._opened = run_ids, config, False
+        self._sent_before = 0  # events in the file of a part before this one
+        self._sent: SimpleQueue[tuple[float, int]] | None = None  # when events were sent, and their numbers
         # Chosen here and not by W&B, so that no checkpoint has to wait for it.
         run_ids["wandb"] = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
@@ -185,6 +198,30 @@ class WandbTracker(WandbCallback):
         else:
             self._run_ids["wandb"] = self._wandb.run.id
         super().setup(args, state, model, **kwargs)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Open the run, and find out how much of the training it has already."""
+        super().on_train_begin(args, state, control, model=model, **kwargs)
+        self._open_count(Path(args.output_dir) / "checkpoints", resumed=state.global_step > 0)
+
+    def on_log(self, args: Any, state: Any, control: Any, model: Any = None, logs: Any = None, **kwargs: Any) -> None:
+        """Send an event, unless a part of the run before this one has, and count those that are in the file."""
+        number = kwargs.get("event_number")
+        if number is not None and number <= self._sent_before:
+            return
+        super().on_log(args, state, control, model=model, logs=logs, **kwargs)
+        if number is not None and self._sent is not None:
+            self._sent.put((time.monotonic(), number))
+
+    def _open_count(self, folder: Path, *, resumed: bool) -> None:
+        """Read how many events of an offline run that was opened here are in its files, and go on counting."""
+        path = folder / f"wandb-{self._run_ids['wandb']}.sent"
+        self._sent_before = int(path.read_bytes() or b"0") if resumed and path.exists() else 0
+        if self._sent is None and self._opened and self._wandb.run.offline:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("r+b" if path.exists() else "xb", buffering=0)
+            self._sent = SimpleQueue()
+            threading.Thread(target=_count_flushed, args=(self._sent, file), name="wandb count", daemon=True).start()
 
     def finish(self, final_model: Path) -> None:
         """End the run if it was opened here; upload the folder first where it was asked for."""
@@ -206,7 +243,10 @@ class WandbTracker(WandbCallback):
             "id": self._run_ids["wandb"],
             "resume": "allow",
         }
-        limits: dict[str, Any] = {"finish_timeout": self.finish_timeout}
+        limits: dict[str, Any] = {
+            "finish_timeout": self.finish_timeout,
+            "x_transaction_log_flush_interval": WANDB_FLUSH_INTERVAL,
+        }
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             limits["init_timeout"] = WANDB_INIT_TIMEOUT
         try:
@@ -216,6 +256,16 @@ class WandbTracker(WandbCallback):
             wandb.teardown()  # else the id is still in use by the attempt that failed
             # A short limit is for the server: offline there is none.
             wandb.init(**options, settings=wandb.Settings(**limits | {"init_timeout": PATIENCE}), mode="offline")
+
+
+def _count_flushed(sent: "SimpleQueue[tuple[float, int]]", file: FileIO) -> None:
+    """Write the number of each event to `file` once W&B has written the event to its own."""
+    while True:
+        moment, number = sent.get()
+        time.sleep(max(0.0, moment + WANDB_FLUSHED - time.monotonic()))
+        # One write in one place: whenever the process is killed, the file holds a number.
+        file.seek(0)
+        file.write(f"{number:020d}\n".encode())
 
 
 def _told(error: Exception) -> str:
