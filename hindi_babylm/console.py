@@ -121,11 +121,13 @@ def quiet_warnings() -> None:
 def quiet_bars() -> None:
     """Silence the bars of libraries that would stand beside ours."""
     import datasets
+    import huggingface_hub.utils
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # of saving and loading weights: a second each
     if not shows_bars():
         datasets.disable_progress_bars()
+        huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # of its public listing
 
 
 def _styled(text: str, code: str, stream: Any) -> str:

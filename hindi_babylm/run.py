@@ -1,4 +1,4 @@
-"""The pipeline on one screen: prepare (corpus, tokenizer, blocks, model), then train, evaluate and report."""
+"""The pipeline on one screen: prepare (corpus, tokenizer, blocks, model), then train, evaluate, report and publish."""
 
 import dataclasses
 import os
@@ -62,6 +62,8 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
 
     Raises UserError for a folder that holds another run, and for what the data show to be wrong.
     """
+    from hindi_babylm.reporting.card import write_card
+    from hindi_babylm.reporting.publish import check_token, publish
     from hindi_babylm.reporting.report import write_report
     from hindi_babylm.reporting.summary import summary
 
@@ -72,6 +74,9 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
         raise UserError(f"command line: --overwrite would delete --resume_from_checkpoint {resume}: leave one out")
     with folder.locked() if _is_main() else nullcontext():
         state = "new" if overwrite else folder.state(recipe.resolved())
+        publishing = recipe.reporting.push_to_hub and _is_main()
+        if publishing:
+            check_token(folder, str(recipe.reporting.hub_model_id))
         if resume and state != "new" and folder.training.exists():
             raise UserError(
                 f"{folder.path} has done its training: --resume_from_checkpoint would have no effect: leave it out, or "
@@ -87,11 +92,15 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
             if not _is_main():
                 return {}  # the other processes do not wait: a long evaluation would outlast their time-out
             evaluate(prepared, folder, architecture=recipe.model.architecture, tasks=recipe.evaluation.tasks)
-        if _is_main() and (state != "finished" or not folder.report.exists()):
-            write_report(folder, title=folder.path.resolve().name)
-    results: dict[str, Any] = read_json(folder.results)
-    if _is_main():
-        show(summary(results, folder=folder.path))
+        results: dict[str, Any] = read_json(folder.results)
+        if _is_main():
+            if state != "finished" or not folder.report.exists():
+                write_report(folder, title=folder.path.resolve().name)
+            if state != "finished" or (folder.final_model.exists() and not folder.card.exists()):
+                write_card(folder)
+            show(summary(results, folder=folder.path))
+        if publishing:
+            publish(folder, **recipe.reporting.target())
     return results
 
 

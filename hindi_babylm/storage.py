@@ -112,16 +112,31 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs of the sections of `now`, as `section.key`; where and how loud a run is makes no difference."""
-    different = []
-    for section, entries in now.items():
+    """Name what differs of the sections of `now`, as `section.key`; see `what_counts`."""
+    different, before = [], what_counts(before)
+    for section, entries in what_counts(now).items():
         others = before.get(section)
         if isinstance(entries, Mapping) and isinstance(others, Mapping):
-            keys = {**others, **entries}.keys() - {"output_dir", "log_level"}
+            keys = {**others, **entries}.keys()
             different += [f"{section}.{key}" for key in sorted(keys) if others.get(key) != entries.get(key)]
         elif entries != others:
             different.append(section)
     return different
+
+
+def what_counts(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved recipe without what makes no other run of it: its folder, what is printed and published.
+
+    >>> what_counts({"training": {"seed": 1, "output_dir": "a"}, "reporting": {"push_to_hub": True}})
+    {'training': {'seed': 1}}
+    """
+    return {
+        name: {key: value for key, value in section.items() if key not in ("output_dir", "log_level")}
+        if isinstance(section, Mapping)
+        else section
+        for name, section in recipe.items()
+        if name != "reporting"
+    }
 
 
 def _umask() -> int:
@@ -202,6 +217,10 @@ class RunFolder:
     @property
     def final_model(self) -> Path:
         return self.path / "final_model"
+
+    @property
+    def card(self) -> Path:
+        return self.final_model / "README.md"
 
     def state(self, recipe: Mapping[str, Any]) -> str:
         """Tell whether the folder is `new`, or holds the `unfinished` or `finished` run of a resolved recipe.

@@ -175,6 +175,8 @@ ELSEWHERE = {
     "fsdp": "test_processes.py",
     "ddp_find_unused_parameters": "test_plan.py",
     "log_level": "test_console.py",
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision"), "test_publish.py"),
+    "publish_revisions": "test_publish.py",
     "logging_nan_inf_filter": "below: refused",
 }
 

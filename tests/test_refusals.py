@@ -20,7 +20,8 @@ from hindi_babylm.run import main
 
 ALL_SECTIONS = ", ".join(SECTIONS)
 SOURCE_KEYS = (
-    "path, hub_id, bundled, name, text_column, config, split, revision, streaming, sample_by, weight, max_words"
+    "path, hub_id, bundled, name, licence, text_column, config, split, revision, streaming, sample_by, weight, "
+    + "max_words"
 )
 OR_PATH = "or the path of " + ", ".join(kind.told_by for kind in KINDS.values())
 BEST = "the best model is loaded from a checkpoint of its evaluation"
@@ -747,6 +748,47 @@ WRONG_RECIPES: list[tuple[Any, str]] = [
         "r.json: training.hub_token is refused: a recipe is published with its results: log in with `hf auth login`, "
         "or set HF_TOKEN",
     ),
+    # publishing
+    (
+        {"training": {"push_to_hub": True}},
+        "r.json: training.push_to_hub: unknown key; it belongs in section 'reporting'",
+    ),
+    (
+        {"reporting": {"push_to_hub": True}},
+        "r.json: reporting.push_to_hub = true has no effect with reporting.hub_model_id = null (default): set "
+        "hub_model_id to owner/name, or leave push_to_hub out",
+    ),
+    (
+        {"reporting": {"hub_revision": "second"}},
+        'r.json: reporting.hub_revision = "second" has no effect with reporting.hub_model_id = null (default): set '
+        "hub_model_id to owner/name, or leave hub_revision out",
+    ),
+    (
+        {"reporting": {"hub_model_id": "tiny"}},
+        'r.json: reporting.hub_model_id = "tiny": expected owner/name: yourself or an organization, and the name of '
+        "the model",
+    ),
+    (
+        {"reporting": {"hub_model_id": "a/b", "hub_revision": "../c"}},
+        'r.json: reporting.hub_revision = "../c": expected the name of a branch, of letters, digits and . _ - /',
+    ),
+    (
+        {"reporting": {"hub_model_id": "a/b", "hub_revision": "chck_1M"}},
+        'r.json: reporting.hub_revision = "chck_1M": such names are those of milestones and of the hub: choose another',
+    ),
+    (
+        {"reporting": {"hub_model_id": "a/b", "publish_revisions": True}},
+        "r.json: reporting.publish_revisions = true has no effect with training.milestones = false (default): ask for "
+        "milestones, or leave publish_revisions out",
+    ),
+    (
+        {
+            "training": {"milestones": True},
+            "reporting": {"hub_model_id": "a/b", "publish_revisions": True, "hub_revision": "c"},
+        },
+        'r.json: reporting.publish_revisions = true contradicts reporting.hub_revision = "c": the branches of '
+        "milestones belong to the model on main: leave one of them out",
+    ),
     # files
     (
         {"training": {"output_dir": "a/" + "x" * 300}},
@@ -862,8 +904,13 @@ WRONG_FLAGS: list[tuple[list[str], str]] = [
     ),
     (
         ["--push_to_hub"],
-        "command line: --push_to_hub = true is refused: publishing is not there yet: leave it out, and "
-        "upload the run's final_model folder by hand",
+        "command line: --push_to_hub = true has no effect with reporting.hub_model_id = null (default): set "
+        "hub_model_id to owner/name, or leave push_to_hub out",
+    ),
+    (
+        ["--hub_always_push"],
+        "command line: --hub_always_push = true is refused: a run is published once, when its results are there: leave "
+        "it out, and set push_to_hub",
     ),
 ]
 

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "score any causal or masked model on texts and tasks, with intervals and floors",
     ),
     "find-lr": ("hindi_babylm.commands.find_lr", "sweep learning rates over a recipe's first steps and suggest one"),
+    "publish": ("hindi_babylm.commands.publish", "put a finished run on the hub, and open it from there"),
     "run": ("hindi_babylm.run", "train a model from a recipe, from raw text to final figures"),
 }
 

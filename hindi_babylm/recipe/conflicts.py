@@ -16,6 +16,7 @@ from hindi_babylm.recipe.governors import governors
 from hindi_babylm.recipe.machine import check_machine
 from hindi_babylm.recipe.model_config import check_model_config
 from hindi_babylm.recipe.optimizers import BATCH, check_low_rank, check_optimizer_arguments
+from hindi_babylm.recipe.publishing import check_publishing
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.schedules import check_schedule
 from hindi_babylm.recipe.sections import SOURCE_KEYS, Recipe
@@ -60,6 +61,7 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
     _check_evaluations(given)
     _check_training(given)
     _check_curriculum(given)
+    check_publishing(given)
     _check_files(given)
     check_machine(given)
     check_low_rank(given)

@@ -52,6 +52,7 @@ OWN_SETTINGS = (
     ("muon_learning_rate", "optim_target_modules"),
 )
 
+_ADDRESSED = Governor("hub_model_id", lambda name: name is not None, "set hub_model_id to owner/name")
 _CHOSEN = Governor("curriculum", lambda name: name != NO_CURRICULUM, "choose a curriculum")
 
 # Key -> the key that switches it off, or several of which each does. A flag that governs takes the governed keys of the
@@ -99,6 +100,8 @@ GOVERNORS: dict[str, Governor | tuple[Governor, ...]] = {
         ("project", "run_name", "wandb_tags", "wandb_notes"),
         Governor("report_to", lambda names: names not in ("none", [], ["none"]), "name a tracker in report_to"),
     ),
+    **dict.fromkeys(("push_to_hub", "hub_private_repo", "hub_revision"), _ADDRESSED),
+    "publish_revisions": (_ADDRESSED, Governor("milestones", bool, "ask for milestones")),
     **dict.fromkeys(
         ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
         Governor("report_to", lambda names: names == "all" or "trackio" in names, "add trackio to report_to"),

@@ -23,7 +23,7 @@ flat over its sections: --learning_rate 1e-3 --tasks A B --model_config '{...}'
   --help SECTION    what the keys of a section mean; training has many more
 
 Keys of the sections, as key = default (unit):"""
-STOP = 20  # columns between the places where an entry may begin
+STOP = 8  # columns between the places where an entry may begin
 
 
 def run_help() -> str:
@@ -83,12 +83,14 @@ def _short(f: "dataclasses.Field[Any]") -> str:
 
 
 def _in_columns(entries: Sequence[str]) -> list[str]:
-    """Fill lines of 80 columns with the entries in their order."""
+    """Fill lines of 80 columns with the entries in their order, a short one into the first line that has room."""
     lines: list[str] = []
     for entry in entries:
-        start = -(-(len(lines[-1]) + 1) // STOP) * STOP + 2 if lines else 80
-        if start + len(entry) <= 80:
-            lines[-1] = f"{lines[-1]:<{start}}{entry}"
+        for number, line in enumerate(lines):
+            start = -(-(len(line) + 1) // STOP) * STOP + 2
+            if start + len(entry) <= 80:
+                lines[number] = f"{line:<{start}}{entry}"
+                break
         else:
             lines.append(f"  {entry}")
     return lines

@@ -1,6 +1,6 @@
 """Stock keys that would break what a run promises, or that would be ignored."""
 
-_PUBLISHING = "publishing is not there yet: leave it out, and upload the run's final_model folder by hand"
+_PUBLISHING = "a run is published once, when its results are there: leave it out, and set push_to_hub"
 _ONE_EVALUATION = "an evaluation returns two exact numbers a block and keeps nothing else: leave it out"
 _ALL_DONE = "a run always trains and scores the test split, and eval_strategy says when it evaluates: leave it out"
 
@@ -21,9 +21,6 @@ REFUSED = {
     "eval_use_gather_object": _ONE_EVALUATION,
     "fp16_full_eval": "evaluations during a run are done in its precision, the final ones in fp32: set precision",
     "hub_always_push": _PUBLISHING,
-    "hub_model_id": _PUBLISHING,
-    "hub_private_repo": _PUBLISHING,
-    "hub_revision": _PUBLISHING,
     "hub_strategy": _PUBLISHING,
     "hub_token": "a recipe is published with its results: log in with `hf auth login`, or set HF_TOKEN",
     "ignore_data_skip": "a resumed run would see other blocks: leave it out",
@@ -34,7 +31,6 @@ REFUSED = {
     "logging_nan_inf_filter": "it hides the losses by which a diverged run is stopped: leave it out",
     "parallelism_config": "JSON cannot hold it: give it to accelerate launch",
     "prediction_loss_only": _ONE_EVALUATION,
-    "push_to_hub": _PUBLISHING,
     "remove_unused_columns": "a block has no column to spare: leave it out",
     "save_on_each_node": "the run folder is one, and the first process writes it: leave it out",
     "save_only_model": "a checkpoint without its optimizer could not be resumed; final_model is the model alone",

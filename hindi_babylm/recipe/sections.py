@@ -30,6 +30,7 @@ SOURCE_KEYS: dict[str, tuple[type, dict[str, Any]]] = {
     "hub_id": (str, {}),
     "bundled": (str, {}),
     "name": (str, {}),
+    "licence": (str, {}),
     "text_column": (str, {}),
     "config": (str, {}),
     "split": (str, {}),
@@ -113,6 +114,26 @@ class EvaluationSection:
     tasks: list[str] = _option("Names, or paths: " + ", ".join(TASKS) + ".", ["hindi_pairs_pud", "multiblimp_hin_pud"])
 
 
+@dataclass
+class ReportingSection:
+    """Where the finished run is published."""
+
+    push_to_hub: bool = _option("Publish the run at its end.", False)
+    hub_model_id: str | None = _option("Where to: owner/name.")
+    hub_private_repo: bool = _option("Make the repository private.", True)
+    hub_revision: str | None = _option("The branch; null: main.")
+    publish_revisions: bool = _option("Publish the milestones too, each as a branch of its name.", False)
+
+    def target(self) -> dict[str, Any]:
+        """Return the arguments of `publish`."""
+        return {
+            "hub_model_id": self.hub_model_id,
+            "private": self.hub_private_repo,
+            "branch": self.hub_revision or "main",
+            "revisions": self.publish_revisions,
+        }
+
+
 # Bounds of the stock training fields that a typing slip turns into nonsense.
 TRAINING_CHECKS: dict[str, dict[str, Any]] = {
     "global_batch_size": {"low": 1},
@@ -166,6 +187,7 @@ SECTIONS: dict[str, type] = {
     "curriculum": CurriculumSection,
     "evaluation": EvaluationSection,
     "training": SpecificationDefaults,
+    "reporting": ReportingSection,
 }
 
 
@@ -178,6 +200,7 @@ class Recipe:
     model: ModelSection
     curriculum: CurriculumSection
     evaluation: EvaluationSection
+    reporting: ReportingSection
     training: dict[str, Any]
     path: Path
     places: dict[str, str]  # key -> where it was given, as errors name it; a key that was not has its default

@@ -30,6 +30,9 @@ class HindiTrainingArguments(SpecificationDefaults, TrainingArguments):  # type:
     """
 
     def __post_init__(self) -> None:
+        if self.push_to_hub:
+            # The stock push uploads training_args.bin, a pickle with the token of the hub, at every save.
+            raise ValueError("push_to_hub: a finished run is published by hindi_babylm.reporting.publish: leave it out")
         self.per_device_train_batch_size, self.gradient_accumulation_steps = resolve_batch(
             global_batch_size=self.global_batch_size,
             per_device_train_batch_size=self.per_device_train_batch_size,
