@@ -55,6 +55,10 @@ def publish(
 
     check_finished(folder)
     token = check_token(folder, hub_model_id)
+    known = milestones(folder) if branch == MAIN else {}
+    everything = planned(folder, hub_model_id=hub_model_id, branch=branch, revisions=list(known))
+    for name, files in everything.items():
+        check_private(files, folder, token=token, where=name)
     quiet_bars()
     api = HfApi(token=token, library_name="hindi-babylm")
     with _told(folder, hub_model_id, token):
@@ -65,14 +69,12 @@ def publish(
         is_copy = branch != MAIN and heads.get(branch, heads[MAIN]) == heads[MAIN]
         if branch not in heads:
             api.create_branch(hub_model_id, branch=branch)
-        known = milestones(folder)
-        wanted = [name for name in known if revisions or name in heads] if branch == MAIN else []
-        contents = planned(folder, hub_model_id=hub_model_id, branch=branch, revisions=wanted)
-        for name, files in contents.items():
-            check_private(files, folder, token=token, where=name)
+        wanted = [name for name in known if revisions or name in heads]
         if not (overwrite or is_copy):
             _check_same_run(api, hub_model_id, branch, fingerprint(folder))
+        # The card of the hub is that of the folder.
         write_card(folder, hub_model_id=hub_model_id, revisions=wanted)
+        contents = planned(folder, hub_model_id=hub_model_id, branch=branch, revisions=wanted)
         for name, files in contents.items():
             if name not in (branch, *heads):
                 api.create_branch(hub_model_id, branch=name, exist_ok=True)
@@ -100,12 +102,12 @@ def check_finished(folder: RunFolder) -> None:
 
 def check_token(folder: RunFolder, hub_model_id: str) -> str:
     """Return the user's token of the hub; raise UserError where there is none, or where the hub is switched off."""
-    import huggingface_hub
+    from huggingface_hub import constants, get_token
 
     later = f"publish later: hindi-babylm publish {folder.path} --hub_model_id {hub_model_id}"
-    if huggingface_hub.constants.is_offline_mode():
+    if constants.is_offline_mode():
         raise UserError(f"HF_HUB_OFFLINE is set, so {hub_model_id} cannot be reached: unset it, or {later}")
-    token = huggingface_hub.get_token()
+    token = get_token()
     if not token:
         raise UserError(f"there is no token to publish {hub_model_id} with: {WAYS_IN}, or {later}")
     return token
