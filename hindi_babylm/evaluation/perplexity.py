@@ -24,10 +24,17 @@ LOGITS_PER_BATCH = {"cpu": 2**22, "cuda": 2**27}
 
 
 def document_nll(
-    model: PreTrainedModel, documents: Sequence[np.ndarray], *, eos_token_id: int, block_size: int, description: str
+    model: PreTrainedModel,
+    documents: Sequence[np.ndarray],
+    *,
+    eos_token_id: int,
+    block_size: int,
+    description: str,
+    given: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return the NLL of each document in nats, float64 `(documents,)`; every token is predicted exactly once.
 
+    The first `given (documents,)` tokens of each are context alone, and not predicted.
     A document is `(tokens,)` without its EOS, which is the context of its first token; its closing EOS is not
     counted. Past `block_size` a window slides by half of it, so that a token has at least half a window of context.
     The model is run as it is given: in fp32, outside autocast, for reported figures. Raises UserError for a model
@@ -37,7 +44,9 @@ def document_nll(
     for index, tokens in enumerate(documents):
         sequence = np.concatenate([[eos_token_id], tokens])
         for start, end, scored in windows(len(tokens), block_size):
-            rows.append((index, sequence[start : end + 1], end - scored))
+            predicted = end - max(scored, given[index] if given is not None else 0)
+            if predicted > 0:
+                rows.append((index, sequence[start : end + 1], predicted))
     # Rows of one length together: no compute on padding, and the memory of a batch is known.
     rows.sort(key=lambda row: -len(row[1]))
     totals = np.zeros(len(documents), dtype=np.float64)

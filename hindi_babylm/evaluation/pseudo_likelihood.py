@@ -35,6 +35,7 @@ def pseudo_nll(
     limit: int | None = None,
     within_words: bool = True,
     edges: tuple[int, int] | None = None,
+    given: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the negative pseudo-log-likelihood of each text in nats, and its scored tokens: `(texts,)` both.
 
@@ -43,6 +44,7 @@ def pseudo_nll(
     word are masked too (Kauf and Ivanova 2023): they would give it away, and a word of many tokens would look more
     probable than one of few.
 
+    The first `given (texts,)` tokens of each are context alone, and not scored.
     Past `limit` tokens only so many are scored, at equal distances over all texts from a seeded start, and each counts
     for those that it stands for: the sum over all texts is then estimated without bias. The model must be in fp32.
 
@@ -67,7 +69,8 @@ def pseudo_nll(
     lengths = np.asarray([len(sequence) - 2 for sequence in sequences])
     text_of = np.repeat(np.arange(len(texts)), lengths)
     position_of = np.arange(len(text_of)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    chosen = sample(len(text_of), limit)
+    scorable = np.flatnonzero(position_of > (np.asarray(given)[text_of] if given is not None else 0))
+    chosen = scorable[sample(len(scorable), limit)]
     # Rows of one length together: no compute on padding, and the memory of a batch is known.
     widths = np.minimum(lengths[text_of[chosen]] + 2, block_size)
     order = np.argsort(-widths, kind="stable")
@@ -105,7 +108,7 @@ def pseudo_nll(
             start += len(batch)
             progress.update(len(batch))
     refuse_diverged(totals)
-    return totals * (len(text_of) / len(chosen)), np.bincount(text_of[chosen], minlength=len(texts))
+    return totals * (len(scorable) / len(chosen)), np.bincount(text_of[chosen], minlength=len(texts))
 
 
 def sample(tokens: int, limit: int | None, *, seed: int = 0) -> np.ndarray:

@@ -55,10 +55,16 @@ class Scorer:
         return encode(self.tokenizer, texts)
 
     def nll(
-        self, texts: Sequence[str], description: str, *, limit: int | None = None
+        self,
+        texts: Sequence[str],
+        description: str,
+        *,
+        limit: int | None = None,
+        given: Sequence[int] | None = None,
     ) -> "tuple[np.ndarray, np.ndarray]":
         """Return the NLL of each text in nats, and the tokens that were scored of it: `(texts,)` both.
 
+        The first `given (texts,)` tokens of each text are context alone, and not scored.
         Of a masked model it is the pseudo-log-likelihood, and `limit` bounds the tokens that are scored of all texts.
         Raises UserError for a model that has diverged.
         """
@@ -67,13 +73,14 @@ class Scorer:
         from hindi_babylm.evaluation.perplexity import document_nll
         from hindi_babylm.evaluation.pseudo_likelihood import pseudo_nll
 
-        settings: Any = {"block_size": self.block_size, "description": description}
+        settings: Any = {"block_size": self.block_size, "description": description, "given": given}
         if self.masked:
             edges = self.first, self.last
             return pseudo_nll(self.model, self.tokenizer, texts, limit=limit, edges=edges, **settings)
         documents = self.encode(texts)
         nll = document_nll(self.model, documents, eos_token_id=self.first, **settings)
-        return nll, np.asarray([len(tokens) for tokens in documents])
+        lengths = np.asarray([len(tokens) for tokens in documents])
+        return nll, lengths - (0 if given is None else np.asarray(given))
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> "list[np.ndarray]":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import track
 from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs, pair_texts, score_pairs
+from hindi_babylm.evaluation.multiple_choice import encode_questions, load_questions, question_texts, score_questions
 from hindi_babylm.evaluation.tables import HubTable
 from hindi_babylm.storage import UserError, suggestion, write_json_lines
 
@@ -259,5 +260,13 @@ KINDS: dict[str, Kind] = {
         texts=pair_texts,
         check=encode_pairs,
         score=score_pairs,
+    ),
+    "multiple_choice": Kind(
+        told_by="a .jsonl of questions",
+        accepts=lambda path: path.suffix == ".jsonl",
+        load=load_questions,
+        texts=question_texts,
+        check=encode_questions,
+        score=score_questions,
     ),
 }

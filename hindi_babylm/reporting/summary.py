@@ -65,6 +65,11 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
     ]
     for suite, score in results["minimal_pairs"].items():
         rows += _pair_rows(suite, score)
+    for suite, score in results.get("multiple_choice", {}).items():
+        rows.append((suite, f"{figure(score['accuracy'], 1)} % of {score['questions']} (chance {score['chance']:.1f})"))
+        rows.append(("  by NLL a byte", f"{figure(score['per_byte']['accuracy'], 1)} %"))
+        if "trigram" in score:
+            rows.append(("  trigram floor", f"{figure(score['trigram']['accuracy'], 1)} %"))
     lines = ["", *_aligned(rows)]
     lines += ["", "Continuations:"] if "continuations" in results else []
     for sample in results.get("continuations", []):
