@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import track
+from hindi_babylm.evaluation.classification import load_classification, scored_texts
+from hindi_babylm.evaluation.fine_tuning import check_classification, score_classification
 from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs, pair_texts, score_pairs
 from hindi_babylm.evaluation.multiple_choice import encode_questions, load_questions, question_texts, score_questions
 from hindi_babylm.evaluation.tables import HubTable
@@ -251,6 +253,7 @@ TASKS: dict[str, Path | HubTable] = {
     "hindi_pairs_pud": BUNDLED / "pairs" / "hindi_pairs_pud.tsv",
     "multiblimp_hin_pud": BUNDLED / "pairs" / "multiblimp_hin_pud.tsv",
     "multiblimp_hin": HubTable("jumelet/multiblimp", "hin"),
+    "sib200_hin": BUNDLED / "classification" / "sib200_hin",
 }
 KINDS: dict[str, Kind] = {
     "minimal_pairs": Kind(
@@ -268,5 +271,13 @@ KINDS: dict[str, Kind] = {
         texts=question_texts,
         check=encode_questions,
         score=score_questions,
+    ),
+    "fine_tuning": Kind(
+        told_by="a folder with train.tsv, dev.tsv and test.tsv to fine-tune on",
+        accepts=Path.is_dir,
+        load=load_classification,
+        texts=scored_texts,
+        check=check_classification,
+        score=score_classification,
     ),
 }

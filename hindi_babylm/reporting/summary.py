@@ -70,6 +70,12 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         rows.append(("  by NLL a byte", f"{figure(score['per_byte']['accuracy'], 1)} %"))
         if "trigram" in score:
             rows.append(("  trigram floor", f"{figure(score['trigram']['accuracy'], 1)} %"))
+    for suite, score in results.get("fine_tuning", {}).items():
+        rows.append((suite, f"macro-F1 {figure(score['macro_f1'], 1)}, {len(score['seeds'])} seeds fine-tuned"))
+        rows += [
+            (f"  {name.replace('_', ' ')}", f"macro-F1 {figure(score[name]['macro_f1'], 1)}")
+            for name in ("bag_of_words", "majority")
+        ]
     lines = ["", *_aligned(rows)]
     lines += ["", "Continuations:"] if "continuations" in results else []
     for sample in results.get("continuations", []):
