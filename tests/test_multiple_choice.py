@@ -134,7 +134,7 @@ def test_the_context_is_given_where_it_can_be(tokenizer: Any) -> None:
     # The space at the end of the context belongs to the next word's token, where there is one.
     merged = train_tokenizer(["घर में"] * 20, vocab_size=512, algorithm="bpe_bytelevel")
     spanning = Question("घर ", ("में राजा", "में नदी"), answer=0)
-    _, found = encode_questions(merged, [spanning], block_size=BLOCK)
+    _, found = encode_questions(merged, [spanning], room=BLOCK)
     assert found == [given_of(merged, spanning)] * 2
     assert found[0] < len(ids_of(merged, spanning.context))
 
