@@ -12,6 +12,7 @@ PACKAGE = Path(hindi_babylm.__file__).parent
 ANY_BUT_COMMANDS = {
     *("orthography", "storage", "console", "corpus", "tokenization", "packing", "curriculum", "modeling", "metrics"),
     *("training", "evaluation", "reporting", "recipe", "preparation", "run", "signals", "masking"),
+    "comparison",
 }
 # What everything may import.
 BOTTOM = {"orthography", "storage", "console", "signals"}
@@ -29,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {*BOTTOM},
     "reporting": {*BOTTOM},
     "masking": {*BOTTOM},
+    "comparison": {*BOTTOM, "metrics"},
     "training": {*BOTTOM, "metrics", "masking"},
     "evaluation": {*BOTTOM, "metrics", "masking"},
     "recipe": {
@@ -166,7 +168,7 @@ def test_no_module_is_named_after_nothing() -> None:
                 assert not word.startswith(FORBIDDEN_NAMES), name
 
 
-@pytest.mark.parametrize("package", ["corpus", "recipe", "tokenization", "training", "evaluation"])
+@pytest.mark.parametrize("package", ["corpus", "recipe", "tokenization", "training", "evaluation", "comparison"])
 def test_packages_are_empty_inside(package: str) -> None:
     """The `__init__` of a stage is empty, so that one of its modules can be imported without the others."""
     assert modules_by_name[package].body == []

@@ -8,6 +8,10 @@ from hindi_babylm.storage import UserError, exit_on_user_error, suggestion
 
 # Name -> (module with a `main(argv)`, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": (
+        "hindi_babylm.commands.compare",
+        "compare runs and evaluations, with paired tests over seeds and items",
+    ),
     "compare-tokenizers": (
         "hindi_babylm.commands.compare_tokenizers",
         "train tokenizers on one corpus and measure them side by side",

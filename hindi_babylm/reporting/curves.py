@@ -57,6 +57,19 @@ def averaged(x: np.ndarray, y: np.ndarray, *, points: int) -> tuple[np.ndarray, 
     return means[:, 0], means[:, 1]
 
 
+def set_log_scale(axes: Any) -> None:
+    """Make the y axis of drawn lines logarithmic, with plain numbers along it."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 10 * low:  # there may be no power of ten to label
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+
+
 def _draw(
     title: str,
     unit: str,
@@ -71,7 +84,7 @@ def _draw(
     """
     import matplotlib
     import matplotlib.figure
-    from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+    from matplotlib.ticker import EngFormatter
 
     over = "words_seen" if all("words_seen" in event for events, _ in lines.values() for event in events) else "step"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
@@ -100,13 +113,7 @@ def _draw(
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if log:
-            axes.set_yscale("log")
-            low, high = axes.get_ylim()
-            if high < 10 * low:  # there may be no power of ten to label
-                axes.yaxis.set_major_locator(MaxNLocator(5))
-                axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("")
+            set_log_scale(axes)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if len(told) > 1:

@@ -1,0 +1,157 @@
+"""What a figure of `results.json` is made of: the items of a run as parts of a ratio."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hindi_babylm.comparison.runs import Condition, Item, Run
+from hindi_babylm.storage import UserError
+
+Arrays = tuple[np.ndarray, np.ndarray]
+# Fields of an item that say what it is, by the field that tells its kind; the others say how a model did.
+KINDS = {
+    "document_id": ("document_id", "work", "bytes", "characters", "words", "aksharas"),
+    "phenomenon": ("phenomenon", "sen", "wrong_sen"),
+    "choices": ("context", "choices", "answer"),
+    "predicted": ("text", "label"),
+}
+# Figure of a text -> what it is divided by, its unit, and its scale: bits, or the logarithm of a perplexity.
+LIKELIHOODS = {
+    "bits_per_byte": ("bytes", "bits a byte", "bits"),
+    "bits_per_character": ("characters", "bits a character", "bits"),
+    "bits_per_akshara": ("aksharas", "bits an akshara", "bits"),
+    "word_perplexity": ("words", "perplexity a word", "log"),
+    "token_perplexity": ("tokens", "perplexity a token", "log"),
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure: where `results.json` has it, its label, unit and scale, what was drawn, and how it follows from items.
+
+    `scale` is `bits`, `log` (of a perplexity), `accuracy` or `points`, both in percent. `read` turns the items of a
+    run into the `(items, parts)` arrays of `Scores`. Measures with one `evidence` test one hypothesis.
+    """
+
+    place: tuple[str, ...]
+    label: str
+    unit: str
+    scale: str
+    items: str
+    evidence: str
+    read: Callable[[Sequence[Item]], Arrays]
+    strata: np.ndarray
+    family: str = "figures"
+
+
+def same_tokenizer(runs: Sequence[Run]) -> bool:
+    """Tell whether figures per token compare: all tokenizers are known and one."""
+    return len({run.tokenizer for run in runs}) == 1 and runs[0].tokenizer is not None
+
+
+def same_texts(runs: Sequence[Run], name: str) -> bool:
+    """Tell whether all runs were scored on the same texts under `name`."""
+    return all(name in run.items and texts_of(run.items[name]) == texts_of(runs[0].items[name]) for run in runs)
+
+
+def kind_of(items: Sequence[Item]) -> str:
+    """Return the field by which the kind of items is told, a key of `KINDS`."""
+    found = [field for field in KINDS if field in items[0]]
+    if not found:
+        raise UserError(f"items with the fields {', '.join(items[0])} are of no known kind: score them again")
+    return found[0]
+
+
+def texts_of(items: Sequence[Item]) -> list[tuple[Any, ...]]:
+    """Return what each item is, without how a model did."""
+    return [tuple(item.get(field) for field in KINDS[kind_of(items)]) for item in items]
+
+
+def measures(kind: str, name: str, conditions: Sequence[Condition], notes: list[str]) -> Iterator[Measure]:
+    """Yield the figures of the items under `name`, all of one kind; `notes` gets a line for what is left out."""
+    items = conditions[0].runs[0].items[name]
+    runs = [run for condition in conditions for run in condition.runs]
+    if kind == "document_id":
+        _, works = np.unique([str(item["work"]) for item in items], return_inverse=True)
+        for figure, (unit, told, scale) in LIKELIHOODS.items():
+            if unit == "tokens" and not same_tokenizer(runs):
+                notes.append(
+                    f"Loss and perplexity per token of {name} are left out: they do not compare across tokenizers "
+                    f"({', '.join(_tokenizers(conditions))})."
+                )
+                continue
+            pseudo = runs[0].masked
+            yield Measure(
+                place=(name, f"pseudo_{figure}" if pseudo else figure),
+                label=name,
+                unit=f"pseudo {told}" if pseudo else told,
+                scale=scale,
+                items="works",
+                evidence=f"pseudo {name}" if pseudo else name,
+                read=_likelihood(works, unit, math.log(2) if scale == "bits" else 1.0),
+                strata=np.zeros(works.max() + 1),
+            )
+    elif kind == "phenomenon":
+        phenomena, index = np.unique([item["phenomenon"] for item in items], return_inverse=True)
+        shared: dict[str, Any] = {"unit": "%", "scale": "accuracy", "items": "pairs"}
+        parts = np.eye(len(phenomena))[index]
+        place, label = ("minimal_pairs", name, "macro"), f"{name}, macro accuracy"
+        yield Measure(place, label, **shared, evidence=name, read=_points(parts), strata=index)
+        for number, phenomenon in enumerate(phenomena if len(phenomena) > 1 else ()):
+            yield Measure(
+                place=("minimal_pairs", name, "phenomena", str(phenomenon), "accuracy"),
+                label=f"{name}, {phenomenon}",
+                **shared,
+                evidence=f"{name} {phenomenon}",
+                read=_points(parts[:, [number]][index == number], np.flatnonzero(index == number)),
+                strata=np.zeros(int((index == number).sum())),
+                family="phenomena",
+            )
+    elif kind == "choices":
+        whole = np.ones((len(items), 1))
+        place = ("multiple_choice", name, "accuracy")
+        yield Measure(
+            place, f"{name}, accuracy", "%", "accuracy", "questions", name, _points(whole), np.zeros(len(items))
+        )
+    else:
+        place = ("fine_tuning", name, "macro_f1")
+        yield Measure(place, f"{name}, macro-F1", "%", "points", "texts", name, _macro_f1, np.zeros(len(items)))
+
+
+def _likelihood(works: np.ndarray, unit: str, nats: float) -> Callable[[Sequence[Item]], Arrays]:
+    """Read the likelihood of works: documents of one work resemble each other, so a work is what was drawn."""
+
+    def read(items: Sequence[Item]) -> Arrays:
+        top = np.bincount(works, [item["nll"] / nats for item in items])
+        return top[:, None], np.bincount(works, [float(item[unit]) for item in items])[:, None]
+
+    return read
+
+
+def _points(parts: np.ndarray, chosen: np.ndarray | None = None) -> Callable[[Sequence[Item]], Arrays]:
+    def read(items: Sequence[Item]) -> Arrays:
+        points = np.asarray([item["points"] for item in items], dtype=np.float64)
+        return 100 * (points if chosen is None else points[chosen])[:, None] * parts, parts
+
+    return read
+
+
+def _macro_f1(items: Sequence[Item]) -> Arrays:
+    """Read the F1 of each class and seed of the fine-tuning: twice the hits over the true and the called ones."""
+    tops, bottoms = [], []
+    truth = np.asarray([str(item["label"]) for item in items])
+    for seed in items[0]["predicted"]:
+        called = np.asarray([str(item["predicted"][seed]) for item in items])
+        for label in np.unique(truth):
+            tops.append(200.0 * ((truth == label) & (called == label)))
+            bottoms.append((truth == label).astype(np.float64) + (called == label))
+    return np.stack(tops, axis=1), np.stack(bottoms, axis=1)
+
+
+def _tokenizers(conditions: Sequence[Condition]) -> Iterator[str]:
+    for condition in conditions:
+        hashes = dict.fromkeys(run.tokenizer for run in condition.runs)
+        yield f"{condition.name}: {' and '.join(value[:12] if value else 'unknown' for value in hashes)}"

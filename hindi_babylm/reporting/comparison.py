@@ -1,0 +1,206 @@
+"""Tables of a comparison: Markdown, LaTeX and CSV files, and what the screen shows."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+# The columns of comparison.csv, a row for each figure and condition.
+COLUMNS = (
+    *("figure", "unit", "condition", "runs", "seeds", "words_seen", "value", "low", "high", "sd", "items", "item"),
+    *("baseline", "difference", "difference_low", "difference_high", "difference_unit", "effect", "effect_size"),
+    *("test", "p", "p_holm", "family"),
+)
+HEADS = {
+    "runs": "runs",
+    "words_seen": "words seen",
+    "value": "value [95 %]",
+    "sd": "sd over runs",
+    "difference": "difference [95 %]",
+    "effect": "effect size",
+    "p": "p",
+    "p_holm": "p (Holm)",
+    "items": "items",
+}
+METHOD = {
+    "permutation": "Of one run each: the interval of a difference is a bootstrap over pairs of items, p a permutation "
+    "within them (9,999 drawn, or all).",
+    "t over runs and items": "Of several runs: value, interval and p take the runs and the items both as drawn (a t "
+    "statistic with the variance of both).",
+}
+FAMILIES = {"figures": "Figures", "phenomena": "Minimal pairs by phenomenon"}
+_LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+
+
+def comparison_csv(rows: Sequence[Row]) -> str:
+    """Return the rows in full precision; what there is none of is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def comparison_markdown(
+    rows: Sequence[Row], conditions: Sequence[Row], notes: Sequence[str], plots: Mapping[str, str]
+) -> str:
+    """Return the document of a comparison: its conditions, a table a family, what was left out, and the plots."""
+    lines = ["# Comparison", "", "| condition | run | seed | words seen | tokenizer |", "|---|---|---|---:|---|"]
+    lines += [
+        _markdown_line(
+            [own["condition"], *(own[key] for key in ("run", "seed")), count(own["words_seen"]), own["hash"]]
+        )
+        for own in conditions
+    ]
+    for family, title in FAMILIES.items():
+        own = [row for row in rows if row["family"] == family]
+        if not own:
+            continue
+        heads = ["figure", "condition", *HEADS.values()]
+        lines += ["", f"## {title}", "", _markdown_line(heads), f"|---|---|{'---:|' * len(HEADS)}"]
+        lines += [_markdown_line([row["label"], row["condition"], *cells(row)]) for row in own]
+    lines += ["", *(f"- {line}" for line in [*explanations(rows), *notes])]
+    lines += [f"\n![{title}]({name})" for name, title in plots.items()]
+    return "\n".join(lines) + "\n"
+
+
+def comparison_latex(rows: Sequence[Row]) -> str:
+    """Return a table a family for a paper, which needs the package booktabs."""
+    lines = ["% needs \\usepackage{booktabs}"]
+    for family, title in FAMILIES.items():
+        own = [row for row in rows if row["family"] == family]
+        if not own:
+            continue
+        lines += [
+            "\\begin{table}",
+            "\\centering",
+            "\\small",
+            f"\\begin{{tabular}}{{ll{'r' * len(_of_a_paper(list(HEADS)))}}}",
+            "\\toprule",
+        ]
+        lines += [" & ".join(map(latex, ["figure", "condition", *_of_a_paper(list(HEADS.values()))])) + r" \\"]
+        before = None
+        for row in own:
+            if row["figure"] != before:
+                lines.append("\\midrule")
+            told = f"{row['label']} ({row['items']:,} {row['item']})" if row["figure"] != before else ""
+            numbers = (re.sub(r"-(?=\d)", "$-$", latex(shown)) for shown in _of_a_paper(cells(row)))
+            lines.append(f"{latex(told)} & {latex(row['condition'])} & {' & '.join(numbers)} \\\\")
+            before = row["figure"]
+        caption = latex(" ".join([f"{title}.", *explanations(own)]))
+        lines += ["\\bottomrule", "\\end{tabular}", f"\\caption{{{caption}}}", "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def comparison_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """Return the figures for the screen, each condition under the letter that stands before its name."""
+    names = dict.fromkeys(row["condition"] for row in rows)
+    letters = {name: chr(ord("A") + place) if place < 26 else str(place + 1) for place, name in enumerate(names)}
+    lines = []
+    for name, letter in letters.items():
+        row = next(row for row in rows if row["condition"] == name)
+        runs = f"{row['runs']} run{'s' if row['runs'] > 1 else ''}"
+        lines.append(f"{letter}  {name} ({runs}, {count(row['words_seen'])} words seen)")
+    before = None
+    for row in rows:
+        if row["figure"] != before:
+            lines += ["", f"{row['label']} ({row['items']:,} {row['item']})"]
+            before = row["figure"]
+        told = dict(zip(HEADS, cells(row), strict=True))
+        line = f"  {letters[row['condition']]}  {told['value']:<23} "
+        if row["difference"] is not None:
+            line += f"{told['difference']:<27}{told['effect']:<11} p {told['p_holm']}"
+        lines.append(line.rstrip())
+    lines += ["", *(f"- {line}" for line in [*explanations(rows), *notes])]
+    return "\n".join(lines)
+
+
+def cells(row: Row) -> list[str]:
+    """Return the cells of a row under `HEADS`, rounded for reading; `-` where there is nothing."""
+    unit = "bits" if "bits" in row["unit"] else row["unit"]
+    digits = {"bits": 3, "%": 1}.get(unit, 1)
+    difference = "-"
+    if row["difference"] is not None:
+        sign = "%" if row["difference_unit"] == "%" else ""
+        parts = (row[name] for name in ("difference", "difference_low", "difference_high"))
+        value, low, high = (f"{part:+.{4 if unit == 'bits' else 1}f}" for part in parts)
+        difference = f"{value}{sign} [{low}, {high}]"
+    effect = "-"
+    if row["effect"] is not None and row["difference_unit"] != "%":
+        size = row["effect_size"]
+        effect = f"{size:+.1f} %" if row["effect"] == "relative, %" else f"h {size:+.2f}"
+    return [
+        str(row["runs"]),
+        count(row["words_seen"]),
+        f"{row['value']:,.{digits}f} [{row['low']:,.{digits}f}, {row['high']:,.{digits}f}]",
+        "-" if row["sd"] is None else f"{row['sd']:,.{digits + 1}f}",
+        difference,
+        effect,
+        probability(row["p"]),
+        probability(row["p_holm"]),
+        f"{row['items']:,} {row['item']}",
+    ]
+
+
+def explanations(rows: Sequence[Row]) -> list[str]:
+    """Return what a reader must know to read the table, a sentence each."""
+    compared = [row for row in rows if row["p"] is not None]
+    if not compared:
+        return ["Intervals are 95 %. Nothing was compared: all runs are of one condition."] if _is_one(rows) else []
+    lines = [f"Differences are to {compared[0]['baseline']}."]
+    lines += [METHOD[test] for test in dict.fromkeys(row["test"] for row in compared)]
+    lines.append(
+        "p (Holm) is corrected for all comparisons of its table; figures of one likelihood are one comparison."
+    )
+    effects = {row["effect"] for row in compared}
+    if "Cohen's h" in effects:
+        lines.append("Differences of accuracies are in points, their effect size is Cohen's h.")
+    if "relative, %" in effects:
+        lines.append("The effect size of bits is the relative difference, as is a difference of perplexities.")
+    lines.append("Bits and perplexities are the better the lower, accuracies and F1 the higher.")
+    return lines
+
+
+def probability(p: float | None) -> str:
+    """Return a p value as text.
+
+    >>> probability(0.0312), probability(1e-9), probability(None)
+    ('0.031', '<0.0001', '-')
+    """
+    if p is None:
+        return "-"
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def count(words: float | None) -> str:
+    """Return a number of words, or that it is not known."""
+    return "unknown" if words is None else f"{words:,.0f}"
+
+
+def latex(text: str) -> str:
+    """Return text that LaTeX sets as it stands.
+
+    >>> print(latex("a_b & 5 %"))
+    a\\_b \\& 5 \\%
+    """
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def _of_a_paper(parts: Sequence[str]) -> list[str]:
+    """Return what fits the width of a page: the uncorrected p stands in the other files, the items in the label."""
+    return [part for name, part in zip(HEADS, parts, strict=True) if name not in ("p", "items")]
+
+
+def _markdown_line(parts: Iterable[str]) -> str:
+    escaped = (
+        " ".join(str(part).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split()) for part in parts
+    )
+    return f"| {' | '.join(escaped)} |"
+
+
+def _is_one(rows: Sequence[Row]) -> bool:
+    return len({row["condition"] for row in rows}) == 1
