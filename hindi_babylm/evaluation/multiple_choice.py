@@ -104,8 +104,8 @@ def encode_questions(
         longest = max(map(len, own))
         if longest > room:
             raise UserError(
-                f"evaluation: question {number} has {longest} tokens, more than the {room} that fit: raise block_size or "
-                f"leave the suite out of tasks ({question.context[:60]}...)"
+                f"evaluation: question {number} has {longest} tokens, more than the {room} that fit: raise block_size "
+                f"or leave the suite out of tasks ({question.context[:60]}...)"
             )
         shared = 0 if question.is_cloze else _shared([context, *own])
         if min(map(len, own)) == shared:
