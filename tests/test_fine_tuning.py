@@ -249,8 +249,8 @@ def test_a_fine_tuning_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, task
 
 def test_a_context_without_room_is_refused(task: Classification) -> None:
     """A context of two tokens holds none of a text."""
-    with pytest.raises(UserError, match=r"block_size 2 is too short to classify texts \(toy\)"):
-        check_classification(None, task, block_size=2)
+    with pytest.raises(UserError, match=r"room for 2 tokens is too little to classify texts \(toy\): raise block_size"):
+        check_classification(None, task, room=2)
 
 
 def test_a_run_fine_tunes(
@@ -275,4 +275,4 @@ def test_a_run_fine_tunes(
     out = capsys.readouterr().out
     assert "Fine-tuning PR: 6 steps" in out
     assert "3 seeds fine-tuned" in out
-    assert "<h2>Fine-tuning</h2>" in (tmp_path / "run/report.html").read_text("utf-8")
+    assert ">Fine-tuning</h2>" in (tmp_path / "run/report.html").read_text("utf-8")

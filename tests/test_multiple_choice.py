@@ -267,7 +267,7 @@ def test_a_run_answers_questions(tmp_path: Path, corpus_file: Path, capsys: pyte
     assert score["accuracy"]["value"] == pytest.approx(50 * sum(item["points"] for item in items))
     assert (score["questions"], score["chance"]) == (2, pytest.approx(100 * 5 / 12))
     assert "% of 2 (chance 41.7)" in capsys.readouterr().out
-    assert "<h2>Multiple choice</h2>" in (tmp_path / "run/report.html").read_text("utf-8")
+    assert ">Multiple choice</h2>" in (tmp_path / "run/report.html").read_text("utf-8")
 
 
 def test_a_question_is_checked_before_the_training(tmp_path: Path, corpus_file: Path) -> None:

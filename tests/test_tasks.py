@@ -9,10 +9,11 @@ import pytest
 
 from hindi_babylm.evaluation.minimal_pairs import load_pairs
 from hindi_babylm.evaluation.tables import HubTable, read_table
-from hindi_babylm.evaluation.tasks import TASKS, Task, find_task, find_tasks, task_texts
+from hindi_babylm.evaluation.tasks import KINDS, TASKS, Task, check_tasks, find_task, find_tasks, task_texts
 from hindi_babylm.recipe.parsing import parse_recipe
 from hindi_babylm.run import main
 from hindi_babylm.storage import UserError, read_json
+from hindi_babylm.tokenization.training import train_tokenizer
 from tests.conftest import tiny_recipe
 
 PAIRS = "phenomenon\tsen\twrong_sen\nagreement\tराम है\tराम हैं\ngender\tघर था\tघर थी\nagreement\tनदी है\tनदी हैं\n"
@@ -59,6 +60,36 @@ def test_a_wrong_file_is_refused_with_the_recipe(name: str, content: str, messag
     write(name, content)
     with pytest.raises(UserError, match=f"^command line: --tasks: .*{message}"):
         parse_recipe(write("r.json", "{}"), ["--tasks", name])
+
+
+ALL_KINDS = ("pairs.tsv", "cloze.jsonl", "topics")
+
+
+def write_all_kinds() -> None:
+    """Write a task of each kind, a file or folder."""
+    write("pairs.tsv", PAIRS)
+    write("cloze.jsonl", '{"context": "राम ___ है", "choices": ["घर", "नदी"], "answer": 0}')
+    for split in ("train", "dev", "test"):
+        write(f"topics/{split}.tsv", f"text\tlabel\nराम {split} है\tघर\nसीता {split} थी\tनदी\n")
+
+
+def test_every_kind_of_task_is_checked_before_the_training() -> None:
+    """A task of each kind goes through the check with a tokenizer, and is refused where the context has no room."""
+    write_all_kinds()
+    tokenizer = train_tokenizer(["राम घर गया", "सीता ने आम खाया"], vocab_size=512)
+    check_tasks(tokenizer, ALL_KINDS, room=64)
+    assert {find_task(name).kind for name in ALL_KINDS} == set(KINDS)
+    for name in ALL_KINDS:
+        with pytest.raises(UserError, match="raise block_size"):
+            check_tasks(tokenizer, [name], room=1)
+
+
+def test_a_folder_has_its_own_name() -> None:
+    """A folder is named as it is, with its dots, also where it is told as `.`."""
+    write_all_kinds()
+    Path("topics").rename("topics.v2")
+    assert find_task("topics.v2").name == "topics.v2"
+    assert find_task("topics.v2/.").name == "topics.v2"
 
 
 def test_two_tasks_of_one_name_are_refused() -> None:

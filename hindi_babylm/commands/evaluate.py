@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import quiet_bars, quiet_warnings, say, show, warn
-from hindi_babylm.evaluation.tasks import TASKS, find_tasks
+from hindi_babylm.evaluation.tasks import DEFAULT_TASKS, TASKS, find_tasks
 from hindi_babylm.recipe.parsing import read_flags, source_from_flag
 from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import (
@@ -58,7 +58,6 @@ first token is BOS, or else EOS, or else CLS. A masked model has each token
 masked in turn: its pseudo figures compare with those of masked models alone.
 Bits per token and perplexity per token compare under one tokenizer only."""
 FLAGS = ("texts", "tasks", "train_texts", "output_dir", "block_size", "revision")
-DEFAULT_TASKS = ("hindi_pairs_pud", "multiblimp_hin_pud")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,7 +100,7 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     quiet_bars()
     from hindi_babylm.evaluation.opening import open_scorer
     from hindi_babylm.evaluation.scorer import Scorer
-    from hindi_babylm.evaluation.tasks import evaluate_model
+    from hindi_babylm.evaluation.tasks import check_tasks, evaluate_model
     from hindi_babylm.modeling import count_parameters
     from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
 
@@ -110,6 +109,7 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     scorer = open_scorer(asked.model, revision=asked.revision, block_size=asked.block_size)
     if asked.run:  # whose documents were divided by EOS, whatever else its tokenizer has
         scorer = Scorer.of(scorer.model, scorer.tokenizer, block_size=scorer.block_size)
+    check_tasks(scorer.tokenizer, asked.tasks, room=scorer.room)
     texts = _texts(asked)
     floors = _floors(asked, scorer)
     losses = {} if texts is None else _losses(scorer, texts)

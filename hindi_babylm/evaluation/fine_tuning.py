@@ -41,11 +41,11 @@ _LAUNCHER = re.compile(
 )
 
 
-def check_classification(tokenizer: Any, task: Classification, *, block_size: int) -> None:
-    """Raise UserError for a context that holds no token of a text between the two around it."""
-    if block_size < 3:
+def check_classification(tokenizer: Any, task: Classification, *, room: int) -> None:
+    """Raise UserError for a context without room for a token of a text between the two around it."""
+    if room < 3:
         raise UserError(
-            f"evaluation: block_size {block_size} is too short to classify texts ({task.name}): take 3 or more"
+            f"evaluation: room for {room} tokens is too little to classify texts ({task.name}): raise block_size"
         )
 
 
@@ -78,7 +78,7 @@ def score_classification(
     """
     import numpy as np
 
-    check_classification(scorer.tokenizer, task, block_size=scorer.block_size)
+    check_classification(scorer.tokenizer, task, room=scorer.room)
     if task.left_out:
         warn(f"{task.name}: {task.left_out} training texts are left out, which dev or test has too")
     if task.unseen:

@@ -21,6 +21,9 @@ class HubTable(NamedTuple):
     config: str
     split: str = "train"
 
+    def __str__(self) -> str:
+        return f"{self.hub_id} ({self.config})"
+
 
 def read_table(place: Path | HubTable, *, columns: Collection[str]) -> list[dict[str, str]]:
     """Return the rows of a table that must have `columns`.
@@ -32,16 +35,15 @@ def read_table(place: Path | HubTable, *, columns: Collection[str]) -> list[dict
     [{'sen': 'वे "घर" गए', 'wrong_sen': 'वे "घर" गया'}]
     """
     rows = _read_hub(place) if isinstance(place, HubTable) else _read_tsv(place)
-    name = place.hub_id if isinstance(place, HubTable) else place
     if not rows:
-        raise UserError(f"evaluation: {name} has no row")
+        raise UserError(f"evaluation: {place} has no row")
     missing = sorted(set(columns) - set(rows[0]))
     if missing:
-        raise UserError(f"evaluation: {name} lacks the columns {', '.join(missing)}; it has {', '.join(rows[0])}")
+        raise UserError(f"evaluation: {place} lacks the columns {', '.join(missing)}; it has {', '.join(rows[0])}")
     for number, row in enumerate(rows, start=1):
         empty = [column for column in columns if not (row[column] or "").strip()]
         if empty:
-            raise UserError(f"evaluation: {name}: row {number} has nothing in {', '.join(empty)}")
+            raise UserError(f"evaluation: {place}: row {number} has nothing in {', '.join(empty)}")
     return rows
 
 
@@ -66,7 +68,7 @@ def _read_tsv(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise UserError(f"evaluation: cannot read {path}: {reason}") from error
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    lines = [line for line in text.split("\n") if line]
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     quoted = is_quoted(lines)
     rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE))
@@ -85,7 +87,7 @@ def _read_hub(place: HubTable) -> list[dict[str, str]]:
         return list(datasets.load_dataset(place.hub_id, place.config, split=place.split, **anew))
     except Exception as error:  # every builder raises its own types: all are told, none is swallowed
         raise UserError(
-            f"evaluation: cannot read {place.hub_id} ({place.config}) from the hub: {type(error).__name__}: "
+            f"evaluation: cannot read {place} from the hub: {type(error).__name__}: "
             f"{first_line(error)[:200].rstrip('. ')}; check the connection, or give the path of a TSV of the same "
             "columns"
         ) from error

@@ -135,8 +135,8 @@ class Kind:
 
     told_by: str
     """How a path of this kind looks, as errors say it."""
-    accepts: Callable[[Path], bool]
-    """Tells whether a path is of this kind, by its name or by what lies there."""
+    accepts: Callable[[Path | HubTable], bool]
+    """Tells whether a place is of this kind, by its name or by what lies there."""
     load: Callable[[Any], Any]
     """`(place)` -> the items; raises UserError for what is no task of this kind. Imports no torch."""
     texts: Callable[[Any], list[str]]
@@ -156,20 +156,20 @@ def find_task(name: str) -> Task:
     'minimal_pairs'
     """
     known = "; or the path of " + ", ".join(kind.told_by for kind in KINDS.values())
+    place: Path | HubTable
     if name in TASKS:
-        place = TASKS[name]
-        if isinstance(place, HubTable):
-            return Task(name, "minimal_pairs", place)
+        place, own = TASKS[name], name
     else:
-        place = Path(name).expanduser()
-        if place.parent == Path() and not place.suffix and not place.exists():
+        place = path = Path(name).expanduser()
+        own = path.resolve().name if path.is_dir() else path.stem
+        if path.parent == Path() and not path.suffix and not path.exists():
             raise UserError(f"evaluation: unknown task {name!r}; {suggestion(name, TASKS)}{known}")
-        if not place.exists():
+        if not path.exists():
             raise UserError(f"evaluation: there is no {name!r}; a task is one of {', '.join(TASKS)}{known}")
     kinds = [kind for kind, entry in KINDS.items() if entry.accepts(place)]
     if not kinds:
         raise UserError(f"evaluation: {name!r} is no task; a task is one of {', '.join(TASKS)}{known}")
-    return Task(name if name in TASKS else place.stem, kinds[0], place)
+    return Task(own, kinds[0], place)
 
 
 def find_tasks(names: Sequence[str]) -> list[Task]:
@@ -255,10 +255,11 @@ TASKS: dict[str, Path | HubTable] = {
     "multiblimp_hin": HubTable("jumelet/multiblimp", "hin"),
     "sib200_hin": BUNDLED / "classification" / "sib200_hin",
 }
+DEFAULT_TASKS = ("hindi_pairs_pud", "multiblimp_hin_pud")
 KINDS: dict[str, Kind] = {
     "minimal_pairs": Kind(
         told_by="a .tsv of minimal pairs",
-        accepts=lambda path: path.suffix == ".tsv",
+        accepts=lambda place: isinstance(place, HubTable) or place.suffix == ".tsv",
         load=load_pairs,
         texts=pair_texts,
         check=encode_pairs,
@@ -266,7 +267,7 @@ KINDS: dict[str, Kind] = {
     ),
     "multiple_choice": Kind(
         told_by="a .jsonl of questions",
-        accepts=lambda path: path.suffix == ".jsonl",
+        accepts=lambda place: isinstance(place, Path) and place.suffix == ".jsonl",
         load=load_questions,
         texts=question_texts,
         check=encode_questions,
@@ -274,7 +275,7 @@ KINDS: dict[str, Kind] = {
     ),
     "fine_tuning": Kind(
         told_by="a folder with train.tsv, dev.tsv and test.tsv to fine-tune on",
-        accepts=Path.is_dir,
+        accepts=lambda place: isinstance(place, Path) and place.is_dir(),
         load=load_classification,
         texts=scored_texts,
         check=check_classification,

@@ -13,7 +13,7 @@ from hindi_babylm.console import LEVELS
 from hindi_babylm.corpus.hygiene.cleaning import STEPS
 from hindi_babylm.curriculum.difficulty import DIFFICULTIES, NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import PACINGS
-from hindi_babylm.evaluation.tasks import TASKS
+from hindi_babylm.evaluation.tasks import DEFAULT_TASKS, TASKS
 from hindi_babylm.modeling import ARCHITECTURES, CONFIG_CLASSES
 from hindi_babylm.storage import UserError
 from hindi_babylm.tokenization.algorithms import TOKENIZERS
@@ -111,7 +111,7 @@ class CurriculumSection:
 class EvaluationSection:
     """What the final model is scored on beside its perplexity."""
 
-    tasks: list[str] = _option("Names, or paths: " + ", ".join(TASKS) + ".", ["hindi_pairs_pud", "multiblimp_hin_pud"])
+    tasks: list[str] = _option("Names, or paths: " + ", ".join(TASKS) + ".", list(DEFAULT_TASKS))
 
 
 @dataclass

@@ -63,20 +63,7 @@ def summary(results: Mapping[str, Any], *, folder: Path) -> str:
         ),
         *(_pseudo_rows(results) if "pseudo_loss" in test else _likelihood_rows(results)),
     ]
-    for suite, score in results["minimal_pairs"].items():
-        rows += _pair_rows(suite, score)
-    for suite, score in results.get("multiple_choice", {}).items():
-        rows.append((suite, f"{figure(score['accuracy'], 1)} % of {score['questions']} (chance {score['chance']:.1f})"))
-        rows.append(("  by NLL a byte", f"{figure(score['per_byte']['accuracy'], 1)} %"))
-        if "trigram" in score:
-            rows.append(("  trigram floor", f"{figure(score['trigram']['accuracy'], 1)} %"))
-    for suite, score in results.get("fine_tuning", {}).items():
-        rows.append((suite, f"macro-F1 {figure(score['macro_f1'], 1)}, {len(score['seeds'])} seeds fine-tuned"))
-        rows += [
-            (f"  {name.replace('_', ' ')}", f"macro-F1 {figure(score[name]['macro_f1'], 1)}")
-            for name in ("bag_of_words", "majority")
-        ]
-    lines = ["", *_aligned(rows)]
+    lines = ["", *_aligned(rows + _task_rows(results))]
     lines += ["", "Continuations:"] if "continuations" in results else []
     for sample in results.get("continuations", []):
         text = f"{sample['prompt']} |{' '.join(sample['continuation'].split())}"
@@ -114,8 +101,7 @@ def evaluation_summary(results: Mapping[str, Any], *, folder: Path) -> str:
             )
         if "trigram_bits_per_byte" not in test:
             rows.append(("floors", "none: --train_texts names what the model was trained on"))
-    for suite, score in results["minimal_pairs"].items():
-        rows += _pair_rows(suite, score)
+    rows += _task_rows(results)
     lines = ["", *_aligned(rows), "", f"Figures:  {folder / 'results.json'}", f"Items:    {folder / 'items'}"]
     return "\n".join(lines)
 
@@ -123,6 +109,25 @@ def evaluation_summary(results: Mapping[str, Any], *, folder: Path) -> str:
 def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(name) for name, _ in rows) + 2
     return [f"{name:<{width}}{value}" for name, value in rows]
+
+
+def _task_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of the tasks of every kind."""
+    rows = []
+    for suite, score in results["minimal_pairs"].items():
+        rows += _pair_rows(suite, score)
+    for suite, score in results.get("multiple_choice", {}).items():
+        rows.append((suite, f"{figure(score['accuracy'], 1)} % of {score['questions']} (chance {score['chance']:.1f})"))
+        rows.append(("  by NLL a byte", f"{figure(score['per_byte']['accuracy'], 1)} %"))
+        if "trigram" in score:
+            rows.append(("  trigram floor", f"{figure(score['trigram']['accuracy'], 1)} %"))
+    for suite, score in results.get("fine_tuning", {}).items():
+        rows.append((suite, f"macro-F1 {figure(score['macro_f1'], 1)}, {len(score['seeds'])} seeds fine-tuned"))
+        rows += [
+            (f"  {name.replace('_', ' ')}", f"macro-F1 {figure(score[name]['macro_f1'], 1)}")
+            for name in ("bag_of_words", "majority")
+        ]
+    return rows
 
 
 def _pair_rows(suite: str, score: Mapping[str, Any]) -> list[tuple[str, str]]:
