@@ -15,6 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hindi_babylm.commands import main
+from hindi_babylm.evaluation.fine_tuning import PROTOCOL
 from hindi_babylm.evaluation.pseudo_likelihood import pseudo_nll
 from hindi_babylm.evaluation.scorer import encode
 from hindi_babylm.run import main as run_main
@@ -291,6 +292,9 @@ def test_models_that_give_no_likelihood_are_refused(
     save_gpt2(tmp_path / "small", word_tokenizer(PLAIN, words=["राम"]))
     tokenizer.save_pretrained(tmp_path / "small")
     assert "they do not belong together" in refusal(["small", *texts], capsys)
+    save_gpt2(tmp_path / "short", tokenizer)
+    line = refusal(["short", *texts, "--block_size", "13"], capsys)
+    assert line == "error: evaluation: block_size 13: the context of 'short' is 12 tokens at most"
     line = refusal(["nobody/nothing", *texts], capsys)
     assert line.startswith("error: evaluation: cannot open 'nobody/nothing' as a causal or masked language model")
     (tmp_path / "code").mkdir()
@@ -300,6 +304,45 @@ def test_models_that_give_no_likelihood_are_refused(
     (tmp_path / "code" / "own.py").write_text("open('ran', 'w')\n")
     assert "cannot open 'code'" in refusal(["code", *texts], capsys)
     assert not (tmp_path / "ran").exists()
+
+
+def test_tasks_of_every_kind_without_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model with a CLS token alone does pairs, questions and a folder to fine-tune on: figures, items and table."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PROTOCOL, "num_train_epochs", 1)
+    save_gpt2(tmp_path / "gpt2", word_tokenizer({"unk_token": "<unk>", "cls_token": "[CLS]"}))
+    (tmp_path / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
+    question = '{"context": "राम ___ है", "choices": ["घर", "नदी"], "answer": 0}'
+    (tmp_path / "cloze.jsonl").write_text(question, encoding="utf-8")
+    (tmp_path / "topics").mkdir()
+    for split, word in (("train", "गया"), ("dev", "था"), ("test", "है")):
+        rows = f"text\tlabel\nराम घर {word}\tघर\nनदी {word}\tनदी\n"
+        (tmp_path / "topics" / f"{split}.tsv").write_text(rows, encoding="utf-8")
+    main(["evaluate", "gpt2", "--tasks", "pairs.tsv", "cloze.jsonl", "topics"])
+    results = read_json(tmp_path / "runs/gpt2-evaluation/results.json")
+    assert results["minimal_pairs"].keys() == {"pairs"}
+    assert results["multiple_choice"]["cloze"]["questions"] == 1
+    assert results["fine_tuning"]["topics"]["test"] == 2
+    items = {path.stem for path in (tmp_path / "runs/gpt2-evaluation/items").iterdir()}
+    assert items == {"pairs", "cloze", "topics"}
+    table = capsys.readouterr().out
+    assert "of 1 (chance 50.0)" in table
+    assert "3 seeds fine-tuned" in table
+
+
+def test_a_task_that_does_not_fit_is_refused_before_texts_are_scored(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pair longer than the context is told before the texts take their time."""
+    monkeypatch.chdir(tmp_path)
+    save_gpt2(tmp_path / "gpt2", word_tokenizer(PLAIN))
+    long = f"sen\twrong_sen\n{'राम ' * 12}है\t{'राम ' * 12}हैं\n"
+    (tmp_path / "long.tsv").write_text(long, encoding="utf-8")
+    monkeypatch.setattr("hindi_babylm.commands.evaluate._texts", pytest.fail)
+    line = refusal(["gpt2", "--texts", str(folder / "texts.txt"), "--tasks", "long.tsv"], capsys)
+    assert "a minimal pair of 13 tokens is longer than the 12 that fit" in line
 
 
 def test_the_context_of_roberta_is_shorter_than_its_positions(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Fine-tuning tasks: what is read, what is counted, and that nothing of a fine-tuning is left but its figures."""
 
+import dataclasses
 import json
 import random
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -245,6 +247,13 @@ def test_a_fine_tuning_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, task
     monkeypatch.setitem(PROTOCOL, "no_such_argument", 1)
     with pytest.raises(RuntimeError, match=r"(?s)fine-tuning on toy ended with code 1:.*no_such_argument"):
         score_classification(scorer, task, seeds=1)
+
+
+def test_a_model_without_a_classifier_is_refused(task: Classification) -> None:
+    """Of some models transformers has a language model alone: one line, and no process is started."""
+    model: Any = SimpleNamespace(config=SimpleNamespace(model_type="mamba"))
+    with pytest.raises(UserError, match="transformers has no classifier for mamba models: leave toy out of tasks"):
+        score_classification(dataclasses.replace(scorer_of(task), model=model), task)
 
 
 def test_a_context_without_room_is_refused(task: Classification) -> None:

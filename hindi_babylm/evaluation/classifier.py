@@ -37,7 +37,7 @@ def logits_of(folder: Path, job: dict[str, Any], *, seed: int) -> np.ndarray:
     set_seed(seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(job["last"])
     tokenizer.padding_side = "right"  # what has a first token to classify by needs it in the first place
     # `use_cache` of a causal model: the keys and values of every text would be gathered with the logits.
     fields: Any = {"num_labels": job["classes"], "pad_token_id": tokenizer.pad_token_id, "use_cache": False}

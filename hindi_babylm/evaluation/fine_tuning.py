@@ -59,7 +59,7 @@ def score_classification(
     its end, and counted. The model itself is not touched: a copy is trained in a process of its own, alone on the
     model's device.
 
-    Raises UserError for a fine-tuning that has diverged.
+    Raises UserError for a model of which transformers has no classifier, and for a fine-tuning that has diverged.
 
     >>> from hindi_babylm.evaluation.classification import Labelled
     >>> from hindi_babylm.evaluation.scorer import Scorer
@@ -77,7 +77,13 @@ def score_classification(
     True
     """
     import numpy as np
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+    if scorer.model.config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise UserError(
+            f"evaluation: transformers has no classifier for {scorer.model.config.model_type} models: leave "
+            f"{task.name} out of tasks"
+        )
     check_classification(scorer.tokenizer, task, room=scorer.room)
     if task.left_out:
         warn(f"{task.name}: {task.left_out} training texts are left out, which dev or test has too")
@@ -163,6 +169,7 @@ def _fine_tune(
         job = {
             "seeds": list(range(seeds)),
             "classes": len(task.classes),
+            "last": scorer.last,
             "arguments": PROTOCOL,
             "threads": torch.get_num_threads(),
             "use_cpu": scorer.model.device.type == "cpu",

@@ -21,7 +21,8 @@ def open_scorer(name: str, *, revision: str | None = None, block_size: int | Non
     model's text stands between CLS and SEP, else BOS and EOS, else two EOS. `block_size` is by default that of
     `context_length`.
 
-    Raises UserError for what cannot be opened, is no such model, lacks weights, or has no token to begin with.
+    Raises UserError for what cannot be opened, is no such model, lacks weights, has no token to begin with, or no
+    context of `block_size`.
 
     >>> from hindi_babylm.modeling import build_model
     >>> from hindi_babylm.tokenization.training import train_tokenizer
@@ -64,14 +65,15 @@ def open_scorer(name: str, *, revision: str | None = None, block_size: int | Non
             f"evaluation: the tokenizer of {name!r} has {len(tokenizer)} tokens, the model {vocabulary}: they do not "
             "belong together"
         )
+    longest = context_length(model, tokenizer)
+    if block_size is not None and block_size > longest:
+        raise UserError(f"evaluation: block_size {block_size}: the context of {name!r} is {longest} tokens at most")
     masked = is_masked(type(model).__name__)
     if masked:
         mask_token_id(tokenizer)
     first, last = _edges(model, tokenizer, masked=masked)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    scorer = Scorer(
-        model, tokenizer, block_size or min(context_length(model, tokenizer), LONGEST_WINDOW), first, last, masked
-    )
+    scorer = Scorer(model, tokenizer, block_size or min(longest, LONGEST_WINDOW), first, last, masked)
     if not masked and not _is_causal(scorer):
         raise UserError(
             f"evaluation: {name!r} ({architecture}) is not causal: what it predicts hangs on later tokens, so it gives "
