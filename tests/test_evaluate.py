@@ -156,6 +156,32 @@ def test_floors_come_from_the_texts_that_are_named(
     assert results["minimal_pairs"]["pairs"]["trigram"]["phenomena"]["number"]["pairs"] == 2
 
 
+def test_floors_take_a_vocabulary_with_gaps(folder: Path, tmp_path: Path) -> None:
+    """Some tokenizers of others leave numbers out: the n-grams have room for the highest."""
+    dense = word_tokenizer(PLAIN)
+    numbers = {token: 3 * number for token, number in dense.get_vocab().items()}
+    backend = tokenizers.Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **PLAIN)
+    torch.manual_seed(0)
+    vocabulary = max(numbers.values()) + 1
+    GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_layer=1, n_embd=16, n_head=2, n_positions=12)).save_pretrained(
+        tmp_path / "gpt2"
+    )
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    texts = str(folder / "texts.txt")
+    words = ["--texts", texts, "--train_texts", texts, "--tasks", "none", "--output_dir", str(tmp_path / "out")]
+    main(["evaluate", str(tmp_path / "gpt2"), *words])
+    test = read_json(tmp_path / "out" / "results.json")["test"]
+    documents = Path(texts).read_text("utf-8").split("\n\n")
+    seen = [token for text in documents for token in [*text.split(), "</s>"]]
+    bits = [
+        -math.log2((seen.count(token) + 1) / (len(seen) + vocabulary)) for text in documents for token in text.split()
+    ]
+    assert test["unigram_bits_per_byte"]["value"] == pytest.approx(sum(bits) / test["bytes"])
+    assert test["trigram_bits_per_byte"]["value"] < test["unigram_bits_per_byte"]["value"]
+
+
 def test_a_masked_model_of_others(folder: Path, tmp_path: Path) -> None:
     """A BERT reads its texts between CLS and SEP, each token masked in turn, and its sources have figures."""
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}

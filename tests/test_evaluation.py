@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from hindi_babylm.evaluation.minimal_pairs import Pair, change_of, halves, load_pairs, points_of, score_pairs
+from hindi_babylm.evaluation.minimal_pairs import (
+    Pair,
+    accuracies,
+    change_of,
+    halves,
+    load_pairs,
+    points_of,
+    score_pairs,
+)
 from hindi_babylm.evaluation.ngram import Floors
 from hindi_babylm.evaluation.perplexity import LOGITS_PER_BATCH, document_nll, score_documents, windows
 from hindi_babylm.evaluation.scorer import Scorer
@@ -183,6 +192,18 @@ def test_pairs_equal_one_at_a_time_scoring(tokenizer: Any) -> None:
     assert scores["macro"]["value"] == pytest.approx(sum(expected.values()) / len(expected))
     assert scores["macro"]["low"] < scores["macro"]["value"] < scores["macro"]["high"]
     assert len(expected) == 5
+
+
+def test_a_phenomenon_has_the_interval_of_its_own_pairs() -> None:
+    """The bounds are those of as many draws of the pairs, 70 right of 100, and alone it is the macro average's."""
+    nll = np.array([[0.0, 1.0]] * 70 + [[1.0, 0.0]] * 30).ravel()
+    pairs = [Pair("a", "x", "y")] * 100
+    scores = accuracies(pairs, nll)
+    entry = scores["phenomena"]["a"]
+    assert scores["macro"] == {"value": entry["accuracy"], "low": entry["low"], "high": entry["high"]}
+    assert [entry["low"], entry["high"]] == pytest.approx(binom.ppf([0.025, 0.975], 100, 0.7), abs=1.01)
+    both = accuracies([*pairs, Pair("b", "x", "y")], np.append(nll, [0.0, 1.0]))["phenomena"]
+    assert (both["b"]["low"], both["b"]["high"], both["a"]) == (100.0, 100.0, entry)
 
 
 def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:

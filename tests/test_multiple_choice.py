@@ -10,8 +10,10 @@ import torch
 
 from hindi_babylm.evaluation.multiple_choice import (
     Question,
+    accuracy,
     encode_questions,
     load_questions,
+    points_of,
     question_texts,
     score_questions,
 )
@@ -165,6 +167,13 @@ def test_a_constant_model_is_exactly_at_chance(tokenizer: Any, architecture: str
     assert figures["chance"] == pytest.approx(100 * np.mean([1 / len(question.choices) for question in questions]))
     assert figures["ties"] == len(questions)
     assert {item["points"] for item in items} == {1 / 2, 1 / 3, 1 / 4}
+
+
+def test_sums_that_are_equal_but_for_the_order_of_adding_are_ties() -> None:
+    """Choices share a point whatever order their numbers were added in, and a millionth more is none."""
+    sums = np.array([0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1])
+    assert [points_of(sums, answer) for answer in (0, 1)] == [0.5, 0.5]
+    assert accuracy([sums, np.array([1.0, 1.0 + 1e-6])], [0, 0])["ties"] == 1
 
 
 def test_the_trigram_stands_beside(tokenizer: Any) -> None:

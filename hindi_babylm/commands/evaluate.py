@@ -255,7 +255,8 @@ def _floors(asked: Asked, scorer: "Scorer") -> "Floors | None":
     else:
         say("No floors: --train_texts names the texts that the model was trained on.")
         return None
-    return Floors(tokens, vocab_size=len(scorer.tokenizer), eos_token_id=scorer.first)
+    ids = scorer.tokenizer.get_vocab().values()  # which have gaps in some tokenizers of others
+    return Floors(tokens, vocab_size=max(ids) + 1, eos_token_id=scorer.first)
 
 
 def _losses(scorer: "Scorer", texts: "Dataset") -> dict[str, int]:

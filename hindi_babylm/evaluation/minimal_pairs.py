@@ -202,7 +202,7 @@ def _accuracy(points: "np.ndarray") -> dict[str, Any]:
 
 
 def accuracies(pairs: Sequence[Pair], nll: "np.ndarray", *, seed: int = 0) -> dict[str, Any]:
-    """Return the accuracy in percent of each phenomenon and their mean (macro), with its 95 % interval over pairs.
+    """Return the accuracy in percent of each phenomenon and their mean (macro), with 95 % intervals over pairs.
 
     `nll (2 * pairs,)` is that of the sentences, good and bad in turn. A pair counts 1 when the good one is the more
     probable, 0.5 when they are equal.
@@ -214,14 +214,18 @@ def accuracies(pairs: Sequence[Pair], nll: "np.ndarray", *, seed: int = 0) -> di
     points = points_of(nll)
     names = np.asarray([pair.phenomenon for pair in pairs])
     generator = np.random.default_rng(seed)
+    tail = (1 - CONFIDENCE) / 2
+
+    def interval(of: np.ndarray) -> dict[str, float]:
+        low, high = np.quantile(of, [tail, 1 - tail])
+        return {"low": 100 * float(low), "high": 100 * float(high)}
+
     phenomena = {}
     samples = []
     for name in sorted(set(names.tolist())):
         own = points[names == name]
-        phenomena[name] = _accuracy(own)
         # Resampled within each phenomenon, as the macro average weighs phenomena and not pairs.
         samples.append(generator.choice(own, size=(BOOTSTRAP_SAMPLES, len(own))).mean(axis=1))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.mean(samples, axis=0), [tail, 1 - tail])
+        phenomena[name] = {**_accuracy(own), **interval(samples[-1])}
     macro = float(np.mean([entry["accuracy"] for entry in phenomena.values()]))
-    return {"macro": {"value": macro, "low": 100 * float(low), "high": 100 * float(high)}, "phenomena": phenomena}
+    return {"macro": {"value": macro, **interval(np.mean(samples, axis=0))}, "phenomena": phenomena}

@@ -183,7 +183,7 @@ def accuracy(scores: "Sequence[np.ndarray]", answers: Sequence[int], *, seed: in
     low, high = bootstrap_interval(points, np.ones(len(points)), seed=seed)
     return {
         "accuracy": {"value": 100 * float(points.mean()), "low": 100 * low, "high": 100 * high},
-        "ties": sum(int((own == own.min()).sum() > 1) for own in scores),
+        "ties": sum(int(_lowest(own).sum() > 1) for own in scores),
     }
 
 
@@ -194,8 +194,15 @@ def points_of(scores: "np.ndarray", answer: int) -> float:
     >>> points_of(np.array([2.0, 1.0, 1.0]), 1), points_of(np.array([2.0, 1.0, 1.0]), 0)
     (0.5, 0.0)
     """
-    lowest = scores == scores.min()
+    lowest = _lowest(scores)
     return float(lowest[answer] / lowest.sum())
+
+
+def _lowest(scores: "np.ndarray") -> "np.ndarray":
+    """Tell which of the `scores (choices,)` are the lowest; sums that differ by the order of adding are equal."""
+    import numpy as np
+
+    return np.asarray(np.isclose(scores, scores.min(), rtol=1e-9, atol=0))
 
 
 def _scored(question: Question) -> Sequence[str]:
