@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from hindi_babylm.storage import RunFolder
+    from tests.fake_hub import FakeHub
 
 # Before any Hugging Face library is imported: no test may reach the network or the user's caches.
 os.environ.update(
@@ -114,3 +119,32 @@ def block_log(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]]:
     log: dict[int, list[str]] = {}
     monkeypatch.setattr(HindiLanguageModelTrainer, "training_step", logging_training_step(log))
     return log
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> "RunFolder":
+    """Return a finished run of a causal model with two milestones."""
+    from hindi_babylm.run import main
+    from hindi_babylm.storage import RunFolder
+
+    path = tmp_path_factory.mktemp("finished")
+    recipe = tiny_recipe(corpus_file, output_dir=str(path / "run"), milestones=[300, 600], seed=7)
+    (path / "tiny.json").write_text(json.dumps(recipe), encoding="utf-8")
+    main([str(path / "tiny.json")])
+    return RunFolder(path / "run")
+
+
+@pytest.fixture
+def folder(finished: "RunFolder", tmp_path: Path) -> "RunFolder":
+    """Return a copy of the finished run, to be changed."""
+    shutil.copytree(finished.path, tmp_path / "run")
+    return type(finished)(tmp_path / "run")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> "Iterator[FakeHub]":
+    """Yield a hub that this process takes for the real one."""
+    from tests.fake_hub import reached, running
+
+    with running() as hub, reached(hub, str(tmp_path / "hf")):
+        yield hub

@@ -4,7 +4,6 @@ import json
 import lzma
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,33 +18,9 @@ from hindi_babylm.reporting.report import figure
 from hindi_babylm.run import main
 from hindi_babylm.storage import RunFolder, read_json, what_counts, write_json
 from tests.conftest import tiny_recipe
-from tests.fake_hub import FakeHub, card_errors, reached, running
+from tests.fake_hub import FakeHub, card_errors
 
 INTERVAL = {"value": 85.25, "low": 82.0, "high": 88.75}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> RunFolder:
-    """Return a finished run of a causal model with milestones."""
-    path = tmp_path_factory.mktemp("card")
-    recipe = tiny_recipe(corpus_file, output_dir=str(path / "run"), milestones=[300, 600], seed=7)
-    (path / "tiny.json").write_text(json.dumps(recipe), encoding="utf-8")
-    main([str(path / "tiny.json")])
-    return RunFolder(path / "run")
-
-
-@pytest.fixture
-def folder(finished: RunFolder, tmp_path: Path) -> RunFolder:
-    """Return a copy of the finished run, to be changed."""
-    shutil.copytree(finished.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    """Yield a hub that this process takes for the real one."""
-    with running() as hub, reached(hub, str(tmp_path / "hf")):
-        yield hub
 
 
 def metadata(card: str) -> dict[str, Any]:
@@ -90,10 +65,34 @@ def test_the_card_tells_the_figures_of_the_run(folder: RunFolder) -> None:
     corpus["dropped"]["duplicate"] = {"documents": 3, "words": 1234, "bytes": 5678, "examples": [{"text": "गुप्त"}]}
     corpus["changed"]["spaces"] = {"documents": 0, "words": 11, "bytes": 22, "touched": 4, "examples": []}
     write_json(folder.corpus, corpus)
-    pairs = {"macro": INTERVAL, "phenomena": {"number": {"accuracy": 56.6, "pairs": 53, "ties": 1}}}
-    results["minimal_pairs"]["suite"] = {**pairs, "trigram": {"macro": {"value": 86.1, "low": 83.1, "high": 89.2}}}
-    results["multiple_choice"] = {"choices": {"accuracy": {"value": 41.0, "low": 30.0, "high": 52.0}}}
-    results["fine_tuning"] = {"topics": {"macro_f1": {"value": 61.5, "low": 55.0, "high": 68.0}}}
+    way = {"accuracy": 70.5, "pairs": 31, "ties": 0}
+    results["minimal_pairs"]["suite"] = {
+        "macro": INTERVAL,
+        "phenomena": {"number": {"accuracy": 56.6, "pairs": 53, "ties": 1}},
+        "per_byte": {"macro": {"value": 83.1, "low": 80.0, "high": 86.2}},
+        "length_only": {"macro": {"value": 52.4, "low": 49.0, "high": 55.6}},
+        "trigram": {"macro": {"value": 86.1, "low": 83.1, "high": 89.2}},
+        "halves": {"number": {"है / हैं": {"है -> हैं": way, "हैं -> है": {**way, "accuracy": 12.5}, "minimum": 12.5}}},
+    }
+    asked = {"accuracy": {"value": 41.0, "low": 30.0, "high": 52.0}, "ties": 0}
+    results["multiple_choice"] = {
+        "choices": {
+            **asked,
+            "chance": 25.0,
+            "questions": 80,
+            "per_byte": {"accuracy": {"value": 42.0, "low": 31.0, "high": 53.0}, "ties": 0},
+            "trigram": {"accuracy": {"value": 33.0, "low": 23.0, "high": 43.0}, "ties": 0},
+        }
+    }
+    results["fine_tuning"] = {
+        "topics": {
+            "macro_f1": {"value": 61.5, "low": 55.0, "high": 68.0},
+            "accuracy": {"value": 66.5, "low": 60.0, "high": 73.0},
+            "seeds": [{"seed": 0}, {"seed": 1}],
+            "bag_of_words": {"macro_f1": {"value": 64.5, "low": 58.0, "high": 71.0}},
+            "majority": {"macro_f1": {"value": 5.5, "low": 4.0, "high": 7.0}},
+        }
+    }
     write_json(folder.results, results)
     card = model_card(folder)
     kept = corpus["kept"]["train"]["news"]
@@ -109,9 +108,18 @@ def test_the_card_tells_the_figures_of_the_run(folder: RunFolder) -> None:
         figure(test["trigram_bits_per_byte"]),
         "| suite | % of minimal pairs, macro average, chance 50 | 85.2 [82.0, 88.8] |",
         "| suite | % of minimal pairs of a trigram of the same tokens: a floor | 86.1 [83.1, 89.2] |",
+        "| suite | % of minimal pairs, by NLL a byte | 83.1 [80.0, 86.2] |",
+        "| suite | % of minimal pairs of always taking the sentence of fewer tokens | 52.4 [49.0, 55.6] |",
         "| suite | number | 56.6 | 53 | 1 |",
-        "| choices | % of questions, multiple choice | 41.0 [30.0, 52.0] |",
-        "| topics | macro-F1 after fine-tuning, % | 61.5 [55.0, 68.0] |",
+        "| suite | number | है -> हैं | 70.5 | 31 | 12.5 |",
+        "| suite | number | हैं -> है | 12.5 | 31 | 12.5 |",
+        "| choices | % of questions, multiple choice, chance 25.0 | 41.0 [30.0, 52.0] |",
+        "| choices | % of questions, by NLL a byte | 42.0 [31.0, 53.0] |",
+        "| choices | % of questions of a trigram of the same tokens: a floor | 33.0 [23.0, 43.0] |",
+        "| topics | macro-F1 after fine-tuning, mean of 2 seeds, % | 61.5 [55.0, 68.0] |",
+        "| topics | accuracy after fine-tuning, mean of 2 seeds, % | 66.5 [60.0, 73.0] |",
+        "| topics | macro-F1 of a bag of words, % | 64.5 [58.0, 71.0] |",
+        "| topics | macro-F1 of the most frequent label, % | 5.5 [4.0, 7.0] |",
         "| batch | 8 blocks of 32 tokens |",
         f"torch {environment['packages']['torch']}",
         f"commit {environment['commit']}",
@@ -126,6 +134,13 @@ def test_the_card_tells_the_figures_of_the_run(folder: RunFolder) -> None:
     entries = cast(list[EvalResult], ModelCard(card).data["eval_results"])
     suite = [entry for entry in entries if entry.dataset_name == "suite"]
     assert [(entry.metric_type, entry.metric_value) for entry in suite] == [("accuracy", 85.25)]
+    tasks = {entry.dataset_name: entry.task_type for entry in entries}
+    assert (tasks["suite"], tasks["choices"], tasks["topics"]) == (
+        "text-generation",
+        "multiple-choice",
+        "text-classification",
+    )
+    assert card_errors(metadata(card)) == []
 
 
 def test_the_recipe_of_the_card_repeats_the_run(folder: RunFolder, tmp_path: Path) -> None:

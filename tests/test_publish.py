@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from hindi_babylm.reporting import publish as module
 from hindi_babylm.reporting.publish import publish
 from hindi_babylm.run import main
 from hindi_babylm.storage import RunFolder, UserError, read_json, write_json
-from tests.conftest import tiny_recipe
 from tests.fake_hub import READ_TOKEN, TOKEN, FakeHub, Request, reached, running, surroundings
 from tests.runs import ROOT, command, environment
 
@@ -26,30 +25,6 @@ NAME = "someone/tiny"
 MODEL = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 RUN = {*MODEL, "README.md", "results.json"}
 WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> RunFolder:
-    """Return a finished run with two milestones."""
-    path = tmp_path_factory.mktemp("publish")
-    recipe = tiny_recipe(corpus_file, output_dir=str(path / "run"), milestones=[300, 600])
-    (path / "tiny.json").write_text(json.dumps(recipe), encoding="utf-8")
-    main([str(path / "tiny.json")])
-    return RunFolder(path / "run")
-
-
-@pytest.fixture
-def folder(finished: RunFolder, tmp_path: Path) -> RunFolder:
-    """Return a copy of the finished run, to be changed."""
-    shutil.copytree(finished.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    """Yield a hub that this process takes for the real one."""
-    with running() as hub, reached(hub, str(tmp_path / "hf")):
-        yield hub
 
 
 @pytest.fixture

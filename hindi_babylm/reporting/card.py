@@ -28,7 +28,9 @@ class Figure:
     dataset: str
     unit: str
     entry: Mapping[str, Any]
-    digits: int
+    digits: int = 1
+    task: tuple[str, str] | None = None
+    """The hub's name of what was done, and ours, where it is not language modelling."""
 
 
 def write_card(folder: RunFolder, *, hub_model_id: str | None = None, revisions: Sequence[str] = ()) -> Path:
@@ -73,6 +75,7 @@ def model_card(folder: RunFolder, *, hub_model_id: str | None = None, revisions:
         results=results,
         test=results["test"],
         figures=list(figures(results)),
+        held_against=list(held_against(results)),
         floors=dict(floors(results["test"])),
         corpus=scrubbed(ledger, names, places),
         tokenizer=read_json(folder.corpus)["tokenizer"]["validation"],
@@ -95,19 +98,19 @@ def card_data(*, name: str, results: Mapping[str, Any], licence: str | None, dat
     from huggingface_hub import EvalResult, ModelCardData
 
     masked = is_masked(results)
-    task = "fill-mask" if masked else "text-generation"
+    modelling = ("fill-mask", "masked language modelling") if masked else ("text-generation", "language modelling")
     return ModelCardData(
         language="hi",
         license=licence,
         library_name="transformers",
-        pipeline_tag=task,
+        pipeline_tag=modelling[0],
         tags=["hindi-babylm", "babylm", "hindi", results["model"]["architecture"]],
         datasets=datasets or None,
         model_name=name,
         eval_results=[
             EvalResult(
-                task_type=task,
-                task_name="masked language modelling" if masked else "language modelling",
+                task_type=(found.task or modelling)[0],
+                task_name=(found.task or modelling)[1],
                 dataset_type=found.dataset.replace(" ", "-"),
                 dataset_name=found.dataset,
                 dataset_split="test",
@@ -128,11 +131,24 @@ def figures(results: Mapping[str, Any]) -> Iterator[Figure]:
             digits = 1 if name.endswith("perplexity") else 3
             yield Figure(name, "held-out test split", unit, results["test"][name], digits)
     for suite, scores in results["minimal_pairs"].items():
-        yield Figure("accuracy", suite, "% of minimal pairs, macro average, chance 50", scores["macro"], 1)
+        yield Figure("accuracy", suite, "% of minimal pairs, macro average, chance 50", scores["macro"])
+    choosing, classifying = ("multiple-choice", "multiple choice"), ("text-classification", "fine-tuning")
     for suite, scores in results.get("multiple_choice", {}).items():
-        yield Figure("accuracy", suite, "% of questions, multiple choice", scores["accuracy"], 1)
+        unit = f"% of questions, multiple choice, chance {scores['chance']:.1f}"
+        yield Figure("accuracy", suite, unit, scores["accuracy"], task=choosing)
     for suite, scores in results.get("fine_tuning", {}).items():
-        yield Figure("macro_f1", suite, "macro-F1 after fine-tuning, %", scores["macro_f1"], 1)
+        told = f"after fine-tuning, mean of {len(scores['seeds'])} seeds, %"
+        yield Figure("macro_f1", suite, f"macro-F1 {told}", scores["macro_f1"], task=classifying)
+        yield Figure("accuracy", suite, f"accuracy {told}", scores["accuracy"], task=classifying)
+
+
+def held_against(results: Mapping[str, Any]) -> Iterator[Figure]:
+    """Yield what the figures of tasks are to be held against, and those of the other ways to score, as far as known."""
+    for kind, told in HELD_AGAINST.items():
+        for suite, scores in results.get(kind, {}).items():
+            for key, (metric, unit) in told.items():
+                if key in scores:
+                    yield Figure(metric, suite, unit, scores[key][metric])
 
 
 def is_masked(results: Mapping[str, Any]) -> bool:
@@ -155,3 +171,21 @@ def _what_counts(recipe: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: dict(section) for name, section in recipe.items() if name != "reporting"}
     kept["training"] = {key: value for key, value in kept["training"].items() if key not in NOT_OF_THE_MODEL}
     return kept
+
+
+# Kind of task -> key of a suite in `results.json` -> the figure there, and what the card calls it.
+HELD_AGAINST = {
+    "minimal_pairs": {
+        "per_byte": ("macro", "% of minimal pairs, by NLL a byte"),
+        "length_only": ("macro", "% of minimal pairs of always taking the sentence of fewer tokens"),
+        "trigram": ("macro", "% of minimal pairs of a trigram of the same tokens: a floor"),
+    },
+    "multiple_choice": {
+        "per_byte": ("accuracy", "% of questions, by NLL a byte"),
+        "trigram": ("accuracy", "% of questions of a trigram of the same tokens: a floor"),
+    },
+    "fine_tuning": {
+        "bag_of_words": ("macro_f1", "macro-F1 of a bag of words, %"),
+        "majority": ("macro_f1", "macro-F1 of the most frequent label, %"),
+    },
+}
