@@ -2,8 +2,10 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from hindi_babylm.console import say
+from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import UserError, exit_on_user_error, suggestion
 
 # Name -> (module with a `main(argv)`, one line of help).
@@ -37,3 +39,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         if words[0] not in COMMANDS:
             raise UserError(f"unknown command {words[0]!r}; {suggestion(words[0], COMMANDS)}")
     importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+
+
+def carry_out(
+    argv: Sequence[str] | None,
+    do: Callable[[Sequence[str]], object],
+    *,
+    page: Callable[[], str],
+    interrupted: str = "Interrupted.",
+) -> None:
+    """Show the help page of a command, or `do` what its words ask for; a user's error and a signal end it in a line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in words or "-h" in words:
+        sys.stdout.write(page() + "\n")
+        return
+    try:
+        with exit_on_user_error(), exit_on_signal():
+            do(words)
+    except SystemExit as stop:
+        if stop.code == EXIT_INTERRUPTED:
+            say(interrupted)
+        raise

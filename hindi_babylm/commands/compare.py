@@ -1,13 +1,13 @@
 """`hindi-babylm compare RUN RUN ...`: runs and evaluations side by side, with paired tests."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.commands import carry_out
 from hindi_babylm.console import show
 from hindi_babylm.recipe.parsing import read_flags
-from hindi_babylm.storage import UserError, exit_on_user_error, suggestion, write_atomically
+from hindi_babylm.storage import UserError, suggestion, write_atomically
 
 if TYPE_CHECKING:
     from hindi_babylm.comparison.runs import Condition, Run
@@ -45,12 +45,7 @@ OWN_FLAGS = ("baseline", "names", "output_dir")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `hindi-babylm compare RUN RUN ... [--baseline NAME] [--names A B ...] [--output_dir DIR]`."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
-        sys.stdout.write(USAGE + "\n")
-        return
-    with exit_on_user_error():
-        compare(words)
+    carry_out(argv, compare, page=lambda: USAGE)
 
 
 def compare(words: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,18 +1,17 @@
 """`hindi-babylm compare-tokenizers RECIPE`: tokenizers trained on one corpus, side by side."""
 
 import dataclasses
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hindi_babylm.console import quiet_bars, quiet_warnings, say, set_level, show
+from hindi_babylm.commands import carry_out
+from hindi_babylm.console import quiet_bars, quiet_warnings, set_level, show
 from hindi_babylm.preparation import read_corpus, tell_corpus
 from hindi_babylm.recipe.parsing import flag_words, parse_recipe, read_flags
 from hindi_babylm.recipe.sections import CorpusSection, Recipe
-from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
-from hindi_babylm.storage import UserError, exit_on_user_error, suggestion, write_atomically, write_json
+from hindi_babylm.storage import UserError, suggestion, write_atomically, write_json
 from hindi_babylm.tokenization.algorithms import TOKENIZERS
 from hindi_babylm.tokenization.comparison import (
     FIGURES,
@@ -62,17 +61,7 @@ CORPUS_FLAGS = ("corpus", *(f.name for f in dataclasses.fields(CorpusSection)))
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `hindi-babylm compare-tokenizers RECIPE [--algorithms ...] [--vocab_sizes ...]`."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
-        sys.stdout.write(_help() + "\n")
-        return
-    try:
-        with exit_on_user_error(), exit_on_signal():
-            compare(words)
-    except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:
-            say("Interrupted.")
-        raise
+    carry_out(argv, compare, page=_help)
 
 
 def compare(words: Sequence[str]) -> list[dict[str, Any]]:

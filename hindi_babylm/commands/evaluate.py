@@ -1,19 +1,17 @@
 """`hindi-babylm evaluate MODEL`: the figures of any causal or masked model on texts and tasks."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hindi_babylm.commands import carry_out
 from hindi_babylm.console import quiet_bars, quiet_warnings, say, show, warn
 from hindi_babylm.evaluation.tasks import DEFAULT_TASKS, TASKS, find_tasks
 from hindi_babylm.recipe.parsing import read_flags, source_from_flag
-from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
 from hindi_babylm.storage import (
     RunFolder,
     UserError,
-    exit_on_user_error,
     read_json,
     suggestion,
     write_json,
@@ -62,18 +60,11 @@ FLAGS = ("texts", "tasks", "train_texts", "output_dir", "block_size", "revision"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `hindi-babylm evaluate MODEL [--texts ...] [--tasks ...]`."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
-        names = {"tasks": ", ".join(TASKS), "defaults": " ".join(DEFAULT_TASKS), "longest": 2048}
-        sys.stdout.write(USAGE.format(**names) + "\n")
-        return
-    try:
-        with exit_on_user_error(), exit_on_signal():
-            evaluate(words)
-    except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:
-            say("Interrupted.")
-        raise
+    carry_out(argv, evaluate, page=_help)
+
+
+def _help() -> str:
+    return USAGE.format(tasks=", ".join(TASKS), defaults=" ".join(DEFAULT_TASKS), longest=2048)
 
 
 @dataclass(frozen=True)

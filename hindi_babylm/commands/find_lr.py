@@ -1,17 +1,16 @@
 """`hindi-babylm find-lr RECIPE`: a sweep of learning rates over a recipe's first steps, and a suggestion."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hindi_babylm.console import say, show
+from hindi_babylm.commands import carry_out
+from hindi_babylm.console import show
 from hindi_babylm.recipe.parsing import flag_words, parse_recipe, read_flags
 from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.run import set_up_console, trainer_aside
-from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
-from hindi_babylm.storage import UserError, exit_on_user_error, write_atomically, write_json
+from hindi_babylm.storage import UserError, write_atomically, write_json
 
 USAGE = """\
 usage: hindi-babylm find-lr RECIPE [--start_lr X] [--end_lr X]
@@ -46,17 +45,7 @@ OWN_FLAGS = ("start_lr", "end_lr", "num_steps")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `hindi-babylm find-lr RECIPE [--start_lr X] [--end_lr X] [--num_steps N] [--key value ...]`."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
-        sys.stdout.write(USAGE + "\n")
-        return
-    try:
-        with exit_on_user_error(), exit_on_signal():
-            find(words)
-    except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:
-            say("Interrupted.")
-        raise
+    carry_out(argv, find, page=lambda: USAGE)
 
 
 def find(words: Sequence[str]) -> dict[str, Any]:

@@ -1,16 +1,15 @@
 """`hindi-babylm publish RUN`: a finished run on the hub."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hindi_babylm.console import quiet_warnings, say, show
+from hindi_babylm.commands import carry_out
+from hindi_babylm.console import quiet_warnings, show
 from hindi_babylm.recipe.parsing import read_flags
 from hindi_babylm.recipe.publishing import check_branch, check_repository
 from hindi_babylm.recipe.sections import FLAGS, ReportingSection
-from hindi_babylm.signals import EXIT_INTERRUPTED, exit_on_signal
-from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, suggestion
+from hindi_babylm.storage import RunFolder, UserError, read_json, suggestion
 
 USAGE = """\
 usage: hindi-babylm publish RUN [--hub_model_id OWNER/NAME] [--public]
@@ -38,20 +37,10 @@ SWITCHES = ("public", "revisions", "overwrite", "dry_run")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `hindi-babylm publish RUN [--hub_model_id OWNER/NAME] [...]`."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
-        sys.stdout.write(USAGE + "\n")
-        return
-    try:
-        with exit_on_user_error(), exit_on_signal():
-            carry_out(words)
-    except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:
-            say("Interrupted. The same command continues.")
-        raise
+    carry_out(argv, publish_run, page=lambda: USAGE, interrupted="Interrupted. The same command continues.")
 
 
-def carry_out(words: Sequence[str]) -> None:
+def publish_run(words: Sequence[str]) -> None:
     """Publish the run that the command line names, or list what would be published."""
     if not words or words[0].startswith("-"):
         raise UserError("no run: hindi-babylm publish runs/base --hub_model_id owner/name (see --help)")
