@@ -840,6 +840,11 @@ def test_what_only_the_model_shows_is_told_too(
 WRONG_FLAGS: list[tuple[list[str], str]] = [
     (["learning_rate", "1"], "command line: unexpected 'learning_rate'; flags are written --key value"),
     (["-l", "1"], "command line: unexpected '-l'; flags are written --key value"),
+    (
+        ["--hub_token", "SECRET"],  # before the command line could be written anywhere
+        "command line: --hub_token is refused: a recipe is published with its results: log in with `hf auth login`, or "
+        "set HF_TOKEN",
+    ),
     (["--learning_rate"], "command line: --learning_rate: expected a number"),
     (["--corpus"], "command line: --corpus: expected a file, folder, glob or hub id"),
     (["--tasks"], "command line: --tasks: expected a list"),

@@ -33,14 +33,8 @@ def environment(*, precision: str, processes: int) -> dict[str, Any]:
         "processes": processes,
         "precision": precision,
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-        "command": _without_token(sys.argv),
+        "command": sys.argv,
     }
-
-
-def _without_token(words: Sequence[str]) -> list[str]:
-    """Return a command line whose hub token is hidden."""
-    hidden = ["***" if before == "--hub_token" else word for before, word in zip(["", *words[:-1]], words, strict=True)]
-    return ["--hub_token=***" if word.startswith("--hub_token=") else word for word in hidden]
 
 
 def summary(results: Mapping[str, Any], *, folder: Path) -> str:
