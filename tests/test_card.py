@@ -200,7 +200,8 @@ def test_the_card_names_no_place_of_the_machine(folder: RunFolder, tmp_path: Pat
     """Local sources, the tokenizer and a deepspeed file are told by their last name, in the card and in its recipe."""
     recipe, corpus = read_json(folder.recipe), read_json(folder.corpus)
     spots = ["/home/ram/private/texts.jsonl", "../ram/more/texts.jsonl", str(tmp_path / "lists")]
-    recipe["corpus"]["sources"] = [{"path": spot} for spot in spots]
+    recipe["corpus"]["sources"] = [*({"path": spot} for spot in spots), {"hub_id": "/mnt/ram/dataset"}]
+    recipe["evaluation"]["tasks"] = ["ram/pairs.tsv"]
     recipe["tokenizer"]["tokenizer"] = "/home/ram/tokenizers/mine"
     recipe["training"] |= {"deepspeed": "/home/ram/ds.json", "wandb_notes": "for Sita", "run_name": "of Ram"}
     corpus["kept"]["train"][spots[0]] = corpus["kept"]["train"].pop("news")
@@ -211,6 +212,9 @@ def test_the_card_names_no_place_of_the_machine(folder: RunFolder, tmp_path: Pat
         assert hidden not in card.replace("...", ""), hidden
     for told in ("| texts.jsonl | local", "| texts.jsonl (2) | local", "| texts.jsonl | train |", "tokens, from mine"):
         assert told in card
+    assert "| dataset | local files, which are not public | not stated |" in card
+    assert '"pairs.tsv"' in card
+    assert "datasets" not in metadata(card), "a folder laid out like a dataset is none of the hub"
 
 
 def test_names_are_no_markup(folder: RunFolder) -> None:

@@ -61,7 +61,7 @@ def model_card(folder: RunFolder, *, hub_model_id: str | None = None, revisions:
         name=(hub_model_id or folder.path.resolve().name).rsplit("/", 1)[-1],
         results=results,
         licence=licence,
-        datasets=[str(source["hub_id"]) for source in public["corpus"]["sources"] if "hub_id" in source],
+        datasets=[hub_id for hub_id in _hub_ids(recipe) if hub_id not in names],
     )
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=(hub_model_id or folder.path.resolve().name).rsplit("/", 1)[-1],
@@ -164,6 +164,10 @@ def cell(text: object) -> str:
     """
     line = " ".join(str(text).split()).replace("<", "&lt;")
     return "".join(f"\\{sign}" if sign in "|*`[]\\" else sign for sign in line)
+
+
+def _hub_ids(recipe: Mapping[str, Any]) -> list[str]:
+    return [str(source["hub_id"]) for source in recipe["corpus"]["sources"] if "hub_id" in source]
 
 
 def _what_counts(recipe: Mapping[str, Any]) -> dict[str, Any]:

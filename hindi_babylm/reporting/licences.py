@@ -32,7 +32,7 @@ def sources_of(recipe: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[
         stated = str(source.get("licence", "")).strip()
         identifier = "-".join(stated.lower().split())
         origin = "local files, which are not public"
-        if "hub_id" in source:
+        if "hub_id" in source and str(source["hub_id"]) not in names:  # else it is a folder laid out like a dataset
             link = f"https://huggingface.co/datasets/{source['hub_id']}"
             details = [f"{key} {source[key]}" for key in ("config", "split", "revision") if source.get(key)]
             origin = ", ".join([f"[dataset of the hub]({link})", *details])

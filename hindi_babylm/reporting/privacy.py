@@ -17,10 +17,13 @@ def public_names(recipe: Mapping[str, Any]) -> dict[str, str]:
     {'/home/x/a.txt': 'a.txt', 'b/a.txt': 'a.txt (2)'}
     """
     paths = [str(source["path"]) for source in recipe["corpus"]["sources"] if "path" in source]
-    # A dataset or tokenizer of the hub is named by the same key as a folder laid out like one.
-    others = [str(source.get("hub_id", "")) for source in recipe["corpus"]["sources"]]
-    others.append(str(recipe["tokenizer"].get("tokenizer") or ""))
-    paths += [path for path in others if is_path(path) or (path and Path(path).exists())]
+    # A task that is no file is a name, which has no folder.
+    paths += [task for task in recipe.get("evaluation", {}).get("tasks", []) if Path(task).name != task]
+    # A dataset or tokenizer of the hub is named by the same key as a folder laid out like one, settings as their file.
+    others = [source.get("hub_id") for source in recipe["corpus"]["sources"]]
+    others += [recipe["tokenizer"].get("tokenizer")]
+    others += [recipe.get("training", {}).get(key) for key in ("deepspeed", "fsdp_config")]
+    paths += [path for path in others if isinstance(path, str) and path and (is_path(path) or Path(path).exists())]
     names: dict[str, str] = {}
     for path in dict.fromkeys(paths):
         names[path] = _unlike(Path(path).name or "texts", names.values())
