@@ -14,9 +14,9 @@ DRAW = np.random.default_rng(5)
 
 def scores(values: np.ndarray, bottoms: np.ndarray | None = None, strata: np.ndarray | None = None) -> Scores:
     """Return scores of `(runs, items)` or `(runs, items, parts)` values, over ones unless told otherwise."""
-    tops = np.atleast_3d(values) if values.ndim == 3 else values[..., None]
-    below = np.ones_like(tops) if bottoms is None else np.broadcast_to(bottoms, tops.shape)
-    return Scores(tops.astype(float), below.astype(float), np.zeros(tops.shape[1]) if strata is None else strata)
+    tops = (values if values.ndim == 3 else values[..., None]).astype(float)
+    below = np.ones_like(tops) if bottoms is None else np.broadcast_to(bottoms, tops.shape).astype(float)
+    return Scores(tops[:, :, None], below[:, :, None], np.zeros(tops.shape[1]) if strata is None else strata)
 
 
 def macro(points: np.ndarray, strata: np.ndarray) -> Scores:
@@ -25,13 +25,16 @@ def macro(points: np.ndarray, strata: np.ndarray) -> Scores:
     return scores(points[..., None] * parts, parts, strata)
 
 
-def plain_figure(tops: list[list[float]], bottoms: list[list[float]]) -> float:
-    """Return the mean over parts of the ratio of sums, in a plain loop over `(items, parts)`."""
-    ratios = []
-    for part in range(len(tops[0])):
-        below = sum(row[part] for row in bottoms)
-        ratios.append(sum(row[part] for row in tops) / below if below else 0.0)
-    return sum(ratios) / len(ratios)
+def plain_figure(tops: list[list[list[float]]], bottoms: list[list[list[float]]]) -> float:
+    """Return the mean over averages of the mean over parts of the ratio of sums, where there is one, in plain loops."""
+    averages = []
+    for number in range(len(tops[0])):
+        ratios = []
+        for part in range(len(tops[0][0])):
+            if below := sum(row[number][part] for row in bottoms):
+                ratios.append(sum(row[number][part] for row in tops) / below)
+        averages.append(sum(ratios) / len(ratios))
+    return sum(averages) / len(averages)
 
 
 def enumerated_p(base: Scores, other: Scores) -> float:
@@ -66,9 +69,10 @@ def crafted(kind: str) -> tuple[Scores, Scores]:
     truth = np.arange(9) % 3
     sides = []
     for _ in range(2):
-        called = np.where(DRAW.random(9) < 0.6, truth, DRAW.integers(3, size=9))
-        true, named = np.eye(3)[truth], np.eye(3)[called]
-        sides.append(scores((2 * true * named)[None], true + named))
+        # Two classifiers, and classes that no text has: one is called now and then, one never.
+        called = np.where(DRAW.random((9, 2)) < 0.6, truth[:, None], DRAW.integers(4, size=(9, 2)))
+        true, named = np.eye(5)[truth][:, None], np.eye(5)[called]
+        sides.append(Scores((2 * true * named)[None], (true + named)[None], np.zeros(9)))
     return sides[0], sides[1]
 
 
@@ -89,7 +93,7 @@ def test_on_many_items_exchanges_are_drawn() -> None:
     nats = DRAW.normal(size=(1, 15))
     base, other = scores(nats), scores(nats + DRAW.normal(0.3, 1, size=(1, 15)))
     signs = np.array(list(itertools.product((1, -1), repeat=15)))
-    changes = (other.tops - base.tops)[0, :, 0]
+    changes = (other.tops - base.tops)[0, :, 0, 0]
     exact = float((np.abs(signs @ changes) >= abs(changes.sum()) - 1e-12).mean())
     assert compare_scores(base, other).p == pytest.approx(exact, abs=0.02)
     far = scores(np.zeros((1, 40))), scores(np.ones((1, 40)))
@@ -228,7 +232,7 @@ def test_p_of_several_runs_is_uniform_under_the_null(runs: tuple[int, int]) -> N
             scores(items + 0.3 * draw.normal(size=(count, 1)) + 0.5 * draw.normal(size=(count, 60))) for count in runs
         )
         found.append(compare_scores(base, other).p)
-        changes = (other.tops.mean(axis=0) - base.tops.mean(axis=0))[:, 0]
+        changes = (other.tops.mean(axis=0) - base.tops.mean(axis=0))[:, 0, 0]
         naive.append(float(stats.ttest_1samp(changes, 0).pvalue))
     for level in (0.05, 0.1, 0.25, 0.5, 0.75):
         assert rejected(found, level) == pytest.approx(level, abs=0.04)

@@ -152,7 +152,7 @@ def _interval_of_one(measure: Measure, run: Run, scores: Scores) -> Row:
     entry = _entry(measure, run)
     if isinstance(entry, Mapping):
         return {end: math.inf if entry[end] is None else entry[end] for end in ("low", "high")}
-    low, high = bootstrap_interval(scores.tops[0, :, 0], scores.bottoms[0, :, 0])
+    low, high = bootstrap_interval(scores.tops[0, :, 0, 0], scores.bottoms[0, :, 0, 0])
     return {"low": low, "high": high}
 
 

@@ -33,7 +33,7 @@ class Measure:
     """A figure: where `results.json` has it, its label, unit and scale, what was drawn, and how it follows from items.
 
     `scale` is `bits`, `log` (of a perplexity), `accuracy` or `points`, both in percent. `read` turns the items of a
-    run into the `(items, parts)` arrays of `Scores`. Measures with one `evidence` test one hypothesis.
+    run into the `(items, averages, parts)` arrays of `Scores`. Measures with one `evidence` test one hypothesis.
     """
 
     place: tuple[str, ...]
@@ -118,7 +118,10 @@ def measures(kind: str, name: str, conditions: Sequence[Condition], notes: list[
         )
     else:
         place = ("fine_tuning", name, "macro_f1")
-        yield Measure(place, f"{name}, macro-F1", "%", "points", "texts", name, _macro_f1, np.zeros(len(items)))
+        rows = [item for run in runs for item in run.items[name]]
+        classes = np.unique([str(label) for item in rows for label in (item["label"], *item["predicted"].values())])
+        read = _macro_f1(classes)
+        yield Measure(place, f"{name}, macro-F1", "%", "points", "texts", name, read, np.zeros(len(items)))
 
 
 def _likelihood(works: np.ndarray, unit: str, nats: float) -> Callable[[Sequence[Item]], Arrays]:
@@ -126,7 +129,7 @@ def _likelihood(works: np.ndarray, unit: str, nats: float) -> Callable[[Sequence
 
     def read(items: Sequence[Item]) -> Arrays:
         top = np.bincount(works, [item["nll"] / nats for item in items])
-        return top[:, None], np.bincount(works, [float(item[unit]) for item in items])[:, None]
+        return top[:, None, None], np.bincount(works, [float(item[unit]) for item in items])[:, None, None]
 
     return read
 
@@ -134,21 +137,21 @@ def _likelihood(works: np.ndarray, unit: str, nats: float) -> Callable[[Sequence
 def _points(parts: np.ndarray, chosen: np.ndarray | None = None) -> Callable[[Sequence[Item]], Arrays]:
     def read(items: Sequence[Item]) -> Arrays:
         points = np.asarray([item["points"] for item in items], dtype=np.float64)
-        return 100 * (points if chosen is None else points[chosen])[:, None] * parts, parts
+        points = points if chosen is None else points[chosen]
+        return 100 * (points[:, None] * parts)[:, None], parts[:, None]
 
     return read
 
 
-def _macro_f1(items: Sequence[Item]) -> Arrays:
-    """Read the F1 of each class and seed of the fine-tuning: twice the hits over the true and the called ones."""
-    tops, bottoms = [], []
-    truth = np.asarray([str(item["label"]) for item in items])
-    for seed in items[0]["predicted"]:
-        called = np.asarray([str(item["predicted"][seed]) for item in items])
-        for label in np.unique(truth):
-            tops.append(200.0 * ((truth == label) & (called == label)))
-            bottoms.append((truth == label).astype(np.float64) + (called == label))
-    return np.stack(tops, axis=1), np.stack(bottoms, axis=1)
+def _macro_f1(classes: np.ndarray) -> Callable[[Sequence[Item]], Arrays]:
+    """Read the F1 of each class, of each classifier: twice the hits over the true and the called texts."""
+
+    def read(items: Sequence[Item]) -> Arrays:
+        true = np.asarray([str(item["label"]) for item in items])[:, None, None] == classes
+        called = np.asarray([list(map(str, item["predicted"].values())) for item in items])[..., None] == classes
+        return 200.0 * (true & called), true.astype(np.float64) + called
+
+    return read
 
 
 def _tokenizers(conditions: Sequence[Condition]) -> Iterator[str]:

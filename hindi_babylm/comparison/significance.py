@@ -16,9 +16,10 @@ SIGNS_PER_BATCH = 2**22
 class Scores:
     """What each run of a condition got on the same items, as parts of a ratio.
 
-    `tops` and `bottoms` are float64 `(runs, items, parts)`. A run's figure is the mean over parts of
-    sum(tops) / sum(bottoms): bits per byte have one part, a macro average has one a phenomenon, macro-F1 one a class.
-    An item is what was drawn independently, a work or a pair; `strata (items,)` are resampled each by itself.
+    `tops` and `bottoms` are float64 `(runs, items, averages, parts)`. A run's figure is the mean over `averages` of the
+    mean over `parts` of sum(tops) / sum(bottoms), a part of nothing left out: bits per byte have one part, a macro
+    average has one a phenomenon, macro-F1 one a class, in an average for each classifier. An item is what was drawn
+    independently, a work or a pair; `strata (items,)` are resampled each by itself.
     """
 
     tops: np.ndarray
@@ -48,8 +49,8 @@ def compare_scores(base: Scores, other: Scores, *, p: float | None = None, seed:
     drawn, and a t statistic has the variance of both (see docs/decisions.md). A `p` that is known, as that of bits
     per byte for bits per character, is taken as it is.
 
-    >>> nats = np.array([[[3.0], [5.0], [4.0], [6.0], [2.0], [7.0]]])
-    >>> documents = {"bottoms": np.full((1, 6, 1), 4.0), "strata": np.zeros(6)}
+    >>> nats = np.array([3.0, 5.0, 4.0, 6.0, 2.0, 7.0]).reshape(1, 6, 1, 1)
+    >>> documents = {"bottoms": np.full((1, 6, 1, 1), 4.0), "strata": np.zeros(6)}
     >>> found = compare_scores(Scores(nats, **documents), Scores(nats + 0.5, **documents))
     >>> print(found.value, found.p)  # 2 of the 64 flips of 6 signs are as extreme
     0.125 0.03125
@@ -86,8 +87,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _figure(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
-    """Return the mean ratio over the last axis; of nothing over nothing it is 0, as a class that nobody named."""
-    return np.asarray(np.divide(tops, bottoms, out=np.zeros_like(tops), where=bottoms > 0).mean(axis=-1))
+    """Return the mean over averages of the mean ratio over parts; nothing over nothing, as a class, counts for none."""
+    ratios = np.divide(tops, bottoms, out=np.zeros_like(tops), where=bottoms > 0)
+    return np.asarray((ratios.sum(axis=-1) / np.maximum(1, (bottoms > 0).sum(axis=-1))).mean(axis=-1))
 
 
 def _paired_bootstrap(base: Scores, other: Scores, *, seed: int) -> tuple[float, float]:
@@ -99,7 +101,10 @@ def _paired_bootstrap(base: Scores, other: Scores, *, seed: int) -> tuple[float,
     for _ in range(BOOTSTRAP_SAMPLES):
         for group in groups:
             counts[group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)))
-        one, two = (_figure(counts @ scores.tops[0], counts @ scores.bottoms[0]) for scores in (base, other))
+        one, two = (
+            _figure(*(np.tensordot(counts, part[0], 1) for part in (scores.tops, scores.bottoms)))
+            for scores in (base, other)
+        )
         samples.append(two - one)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
@@ -118,7 +123,7 @@ def _permutation(base: Scores, other: Scores, *, seed: int) -> float:
     def difference(signs: np.ndarray, axis: int) -> np.ndarray:
         signs = np.moveaxis(signs, axis, -1)
         (tops, top_shift), (bottoms, bottom_shift) = (
-            (total.sum(axis=0), signs @ change) for total, change in zip(sums, differences, strict=True)
+            (total.sum(axis=0), np.tensordot(signs, change, 1)) for total, change in zip(sums, differences, strict=True)
         )
         base_figure = _figure(tops + top_shift, bottoms + bottom_shift)
         return np.asarray(_figure(tops - top_shift, bottoms - bottom_shift) - base_figure)
@@ -165,6 +170,7 @@ def _variance(groups: Sequence[Scores]) -> tuple[float, float]:
 def _shares(scores: Scores) -> np.ndarray:
     """Return what each item adds to or takes from the figure of each run, to first order: `(runs, items)`, sum 0."""
     totals = scores.bottoms.sum(axis=1, keepdims=True)
-    ratios = np.divide(scores.tops.sum(axis=1, keepdims=True), totals, out=np.zeros_like(totals), where=totals > 0)
     inverse = np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0)
-    return np.asarray(((scores.tops - ratios * scores.bottoms) * inverse).mean(axis=-1))
+    ratios = scores.tops.sum(axis=1, keepdims=True) * inverse
+    shares = ((scores.tops - ratios * scores.bottoms) * inverse).sum(axis=-1)
+    return np.asarray((shares / np.maximum(1, (totals > 0).sum(axis=-1))).mean(axis=-1))
