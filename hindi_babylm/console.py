@@ -28,21 +28,18 @@ def say(line: str, *, heading: bool = False) -> None:
     """Print a line on stdout at once, without tearing a bar; on a terminal it is `fitted`."""
     if _level == 2:
         line = fitted(line)
-        tqdm.write(_styled(line, BOLD, sys.stdout) if heading else line, file=sys.stdout)
-        sys.stdout.flush()  # the log of a cluster shows it while the run goes on
+        _print(_styled(line, BOLD, sys.stdout) if heading else line, sys.stdout)
 
 
 def show(text: str) -> None:
     """Print what a command was called for, on stdout, whatever the level; on a terminal each line is `fitted`."""
-    tqdm.write("\n".join(map(fitted, text.split("\n"))), file=sys.stdout)
-    sys.stdout.flush()
+    _print("\n".join(map(fitted, text.split("\n"))), sys.stdout)
 
 
 def warn(text: str) -> None:
     """Print `Warning: ...` on stderr at once, without tearing a bar."""
     if _level >= 1:
-        tqdm.write(f"{_styled('Warning:', YELLOW, sys.stderr)} {text}", file=sys.stderr)
-        sys.stderr.flush()
+        _print(f"{_styled('Warning:', YELLOW, sys.stderr)} {text}", sys.stderr)
 
 
 def shows_bars() -> bool:
@@ -128,6 +125,14 @@ def quiet_bars() -> None:
     if not shows_bars():
         datasets.disable_progress_bars()
         huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # of its public listing
+
+
+def _print(text: str, stream: Any) -> None:
+    try:
+        tqdm.write(text, file=stream)
+        stream.flush()  # the log of a cluster shows it while the run goes on
+    except BrokenPipeError:  # `... | head` has read enough: the command goes on for nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _styled(text: str, code: str, stream: Any) -> str:

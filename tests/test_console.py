@@ -207,6 +207,21 @@ def test_an_unknown_log_level_is_refused(write_recipe: WriteRecipe, capsys: pyte
     assert "expected one of passive, debug, info, warning, error, critical" in capsys.readouterr().err
 
 
+def test_a_command_goes_on_when_nobody_reads(tmp_path: Path) -> None:
+    """What is printed into a closed pipe, as of `... | head`, ends no command, and leaves no traceback."""
+    told = "from hindi_babylm.console import say, show; show('x' * 10**6); say('y'); show('z'); open('done', 'w')"
+    command = [sys.executable, "-c", told]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert (tmp_path / "done").exists()
+
+
 def test_only_named_warnings_are_silenced() -> None:
     """Warnings on the list are silenced; any other of the same library is shown."""
     messages = [
