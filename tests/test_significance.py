@@ -194,6 +194,12 @@ def test_the_variance_of_runs_and_items_in_plain_loops() -> None:
     assert found.high - value == pytest.approx(stats.t.ppf(0.975, freedom) * variance**0.5)
 
 
+def test_runs_and_items_that_all_agree_have_the_p_of_exchanges() -> None:
+    """Where no item and no run differs from another, p is the least that so few items can give, and not 0."""
+    found = compare_scores(scores(np.ones((2, 4))), scores(np.zeros((2, 4))))
+    assert found[:4] == (-1, -1, -1, 2 / 2**4)
+
+
 def test_holm_by_hand() -> None:
     """The smallest of four is multiplied by 4, the next by 3 and so on; none is below the one before, none past 1."""
     assert holm([0.04, 0.01, 0.6, 0.03]) == pytest.approx([0.09, 0.04, 0.6, 0.09])

@@ -61,6 +61,8 @@ def compare_scores(base: Scores, other: Scores, *, p: float | None = None, seed:
         p = _permutation(base, other, seed=seed) if p is None else p
         return Difference(value, low, high, p, "permutation")
     found = _by_t(value, [base, other])
+    if p is None and found.low == found.high:  # no item and no run differs from another: a t would say p = 0
+        p = _permutation(_mean_run(base), _mean_run(other), seed=seed)
     return found if p is None else found._replace(p=p)
 
 
@@ -90,6 +92,10 @@ def _figure(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
     """Return the mean over averages of the mean ratio over parts; nothing over nothing, as a class, counts for none."""
     ratios = np.divide(tops, bottoms, out=np.zeros_like(tops), where=bottoms > 0)
     return np.asarray((ratios.sum(axis=-1) / np.maximum(1, (bottoms > 0).sum(axis=-1))).mean(axis=-1))
+
+
+def _mean_run(scores: Scores) -> Scores:
+    return Scores(scores.tops.mean(axis=0)[None], scores.bottoms.mean(axis=0)[None], scores.strata)
 
 
 def _paired_bootstrap(base: Scores, other: Scores, *, seed: int) -> tuple[float, float]:
@@ -140,7 +146,7 @@ def _by_t(value: float, groups: Sequence[Scores]) -> Difference:
 
     variance, freedom = _variance(groups)
     if variance == 0:
-        return Difference(value, value, value, float(value == 0), "t over runs and items")
+        return Difference(value, value, value, float("nan"), "t over runs and items")
     reach = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * variance**0.5
     p = 2 * float(t.sf(abs(value) / variance**0.5, freedom))
     return Difference(value, value - reach, value + reach, p, "t over runs and items")
