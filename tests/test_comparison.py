@@ -7,8 +7,10 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from hindi_babylm.comparison import significance
 from hindi_babylm.comparison.curves import learning_curves
 from hindi_babylm.comparison.figures import compare_conditions
 from hindi_babylm.comparison.runs import Condition, group, read_run
+from hindi_babylm.reporting import comparison_plots
 from hindi_babylm.run import main as run_main
 from tests.conftest import TINY_DEBERTA, TINY_GPT2, tiny_recipe
 
@@ -40,6 +43,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 def made(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Path:
     """Return a folder of six finished runs, trained through the real command."""
     folder = tmp_path_factory.mktemp("runs")
+    monkeypatch = pytest.MonkeyPatch()
+    for name in ("report.write_report", "card.write_card"):  # which take half of the time, and are not compared
+        monkeypatch.setattr(f"hindi_babylm.reporting.{name}", lambda *_, **__: None)
     (folder / "pairs.tsv").write_text(PAIRS, encoding="utf-8")
     for name, training in RECIPES.items():
         recipe = tiny_recipe(corpus_file, output_dir=str(folder / name), **training)
@@ -51,11 +57,21 @@ def made(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Path:
             recipe["model"] |= {"architecture": "deberta-v2", "model_config": TINY_DEBERTA}
         (folder / f"{name}.json").write_text(json.dumps(recipe), encoding="utf-8")
         run_main([str(folder / f"{name}.json")])
+    monkeypatch.undo()
     return folder
 
 
 @pytest.fixture
-def runs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runs(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of runs as `drawn`, where nothing is drawn: it takes most of the time of a comparison."""
+    for name in ("draw_differences", "draw_learning_curve"):
+        draw = getattr(comparison_plots, name)
+        monkeypatch.setattr(comparison_plots, name, Mock(spec=draw, return_value="<svg/>"))
+    return drawn
+
+
+@pytest.fixture
+def drawn(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with a copy of the runs that a test may change."""
     folder = tmp_path / "work"
     shutil.copytree(made, folder, ignore=shutil.ignore_patterns("checkpoints", "tokens", "*.safetensors"))
@@ -95,6 +111,14 @@ def change(path: str, edit: Callable[[dict[str, Any]], Any]) -> None:
     Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
+def accuracies(results: dict[str, Any], value: float) -> None:
+    """Give all pairs of a results.json one accuracy."""
+    suite = results["minimal_pairs"]["pairs"]
+    suite["macro"]["value"] = value
+    for entry in suite["phenomena"].values():
+        entry["accuracy"] = value
+
+
 def row_of(rows: Rows, figure: str, condition: int = 1) -> dict[str, Any]:
     """Return the row of a figure, of the condition at a place."""
     return [row for row in rows if row["figure"] == figure][condition]
@@ -113,7 +137,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-def test_the_command_writes_the_tables_and_plots(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_tables_and_plots(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two recipes with two seeds each are two conditions, named by what differs, in every file and on the screen."""
     main(["slow-1", "fast-1", "slow-2", "fast-2", "--output_dir", "out"])
     captured = capsys.readouterr()
@@ -137,7 +161,7 @@ def test_the_command_writes_the_tables_and_plots(runs: Path, capsys: pytest.Capt
     assert {name for name in names if name.endswith(".svg")} == set(re.findall(r"\]\((.*?\.svg)\)", document))
 
 
-def test_equal_inputs_give_equal_bytes(runs: Path) -> None:
+def test_equal_inputs_give_equal_bytes(drawn: Path) -> None:
     """A comparison made again writes the same files, byte for byte, and leaves none of an earlier one behind."""
     compare(["slow-1", "fast-1", "--output_dir", "one"])
     Path("two").mkdir()
@@ -240,10 +264,10 @@ def test_figures_per_token_compare_with_one_tokenizer_only(runs: Path, capsys: p
     hashes = [read_run(Path(run)).tokenizer for run in ("slow-1", "coarse")]
     assert "Loss and perplexity per token of test are left out: they do not compare across tokenizers" in told
     assert all(found is not None and found[:12] in told for found in hashes)
-    assert "Curves of loss and perplexity per token are left out" in told
+    assert "Curves of loss, perplexity and throughput per token are left out" in told
 
 
-def test_masked_models_stand_by_themselves(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masked_models_stand_by_themselves(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pseudo figures have rows of their own without a difference to a causal model; pairs are compared, with a line."""
     rows = compare(["slow-1", "masked", "fast-1"])
     by_figure: dict[str, list[dict[str, Any]]] = {}
@@ -384,7 +408,7 @@ def test_other_validation_texts_have_no_common_curve(runs: Path) -> None:
     rows = items_of("fast-1", "validation")
     write_items("fast-1", "validation", rows[1:])
     curves, notes = learning_curves(group([read_run(Path(name)) for name in ("slow-1", "fast-1")]))
-    assert set(curves) == {"loss", "learning_rate", "grad_norm", "epoch_train_loss"} & set(curves)
+    assert set(curves) == {"loss", "learning_rate", "grad_norm", "epoch_train_loss", "tokens_per_second"}
     assert notes == ["Curves of the validation split are left out: the runs have other validation texts."]
 
 
@@ -404,6 +428,24 @@ def test_a_condition_is_named_by_what_is_its_own(runs: Path) -> None:
     assert TINY_GPT2["n_layer"] == 2
 
 
+def test_a_key_that_a_recipe_lacks_has_its_default(runs: Path) -> None:
+    """A recipe of an older version, and one that asks for what is the default, are of the same condition."""
+    change("slow-1/recipe.json", lambda recipe: [recipe.pop("reporting"), recipe["model"].pop("mask_probability")])
+    change("slow-2/recipe.json", lambda recipe: recipe["training"].update(adam_beta1=0.9, seed=3))
+    rows = compare(["slow-1", "slow-2", "fast-1"])
+    assert {(row["condition"], row["runs"]) for row in rows} == {("learning_rate=0.001", 2), ("learning_rate=0.01", 1)}
+
+
+def test_differences_of_shares_stay_within_100_points(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs that swing have a wide interval, cut at what can be, and a line says that two are few."""
+    for run, points in (("slow-1", 0.0), ("slow-2", 1.0), ("fast-1", 0.0), ("fast-2", 1.0)):
+        write_items(run, "pairs", [{**item, "points": points} for item in items_of(run, "pairs")])
+        change(f"{run}/results.json", partial(accuracies, value=100 * points))
+    row = row_of(compare(["slow-1", "fast-1", "slow-2", "fast-2"]), "minimal_pairs.pairs.macro")
+    assert (row["low"], row["high"], row["difference_low"], row["difference_high"]) == (0, 100, -100, 100)
+    assert "Two runs hardly tell their spread" in capsys.readouterr().out
+
+
 def test_the_baseline_is_chosen_by_name_or_folder(runs: Path) -> None:
     """Differences are to the first condition, or to the one that is asked for by its name or a folder of it."""
     assert {row["baseline"] for row in rows_of("slow-1", "fast-1")} == {None, "learning_rate=0.001"}
@@ -413,7 +455,7 @@ def test_the_baseline_is_chosen_by_name_or_folder(runs: Path) -> None:
         assert rows[0]["condition"] == "learning_rate=0.01"
 
 
-def test_runs_of_one_condition_have_means_alone(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_of_one_condition_have_means_alone(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Seeds of one recipe give values with their spread, and nothing to compare."""
     rows = compare(["slow-1", "slow-2"])
     assert {row["condition"] for row in rows} == {"slow-1"}

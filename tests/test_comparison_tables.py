@@ -134,7 +134,9 @@ def test_differences_are_drawn_a_panel_a_hypothesis() -> None:
     assert svg is not None
     assert svg == draw_differences(rows)
     text = words_of(svg)
-    assert "test: difference in bits a byte" in text
+    assert "test: difference in bits a byte, lower is better" in text
+    share = draw_differences([row("a", label="x, accuracy, %", difference_unit="points")])
+    assert "x, accuracy: difference in points, higher is better" in words_of(str(share))
     assert "akshara" not in text
     assert "difference to base, 95 % interval" in text
     assert draw_differences([BASE]) is None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.commands import carry_out
 from hindi_babylm.console import show
+from hindi_babylm.recipe.checking import known_keys
 from hindi_babylm.recipe.parsing import read_flags
 from hindi_babylm.storage import UserError, suggestion, write_atomically
 
@@ -60,7 +61,10 @@ def compare(words: Sequence[str]) -> list[dict[str, Any]]:
     paths, flags = [Path(word).expanduser() for word in words[:first]], read_flags(words[first:])
     _check(paths, flags)
     folder = Path(flags.get("output_dir", ["runs/comparison"])[0]).expanduser()
-    runs = [read_run(path) for path in paths]
+    defaults: dict[str, dict[str, Any]] = {}
+    for name, asked in known_keys().items():
+        defaults.setdefault(asked.section, {})[name] = asked.default
+    runs = [read_run(path, defaults) for path in paths]
     conditions = group(runs, flags.get("names"))
     baseline = _baseline(flags.get("baseline"), conditions)
     conditions = [baseline, *(own for own in conditions if own is not baseline)]

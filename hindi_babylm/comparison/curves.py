@@ -23,7 +23,7 @@ def learning_curves(conditions: Sequence[Condition]) -> tuple[dict[str, dict[str
     """Return `(step, words seen, value)` of each event by metric, condition and run, and lines on what was left out.
 
     Metrics are those of `metrics.jsonl` and of the milestones. `bits_per_byte` is the validation loss times tokens
-    over bytes of the split, in bits; loss and perplexity themselves compare only with one tokenizer.
+    over bytes of the split, in bits; what counts in tokens, as the loss itself, compares only with one tokenizer.
     """
     told = [own for own in conditions if all(run.events for run in own.runs)]
     notes = []
@@ -34,7 +34,9 @@ def learning_curves(conditions: Sequence[Condition]) -> tuple[dict[str, dict[str
     by_token = bool(runs) and same_tokenizer(runs) and len({run.masked for run in runs}) == 1
     validated = bool(runs) and same_texts(runs, "validation")
     if runs and not by_token:
-        notes.append("Curves of loss and perplexity per token are left out: they compare only with one tokenizer.")
+        notes.append(
+            "Curves of loss, perplexity and throughput per token are left out: they compare only with one tokenizer."
+        )
     if runs and not validated:
         notes.append("Curves of the validation split are left out: the runs have other validation texts.")
     curves: dict[str, dict[str, list[Points]]] = {}
@@ -70,4 +72,4 @@ def _points(run: Run) -> Iterator[tuple[str, float, float, float]]:
 
 
 def _is_per_token(key: str) -> bool:
-    return "loss" in key or "perplexity" in key
+    return any(part in key for part in ("loss", "perplexity", "token"))

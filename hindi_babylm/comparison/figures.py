@@ -133,6 +133,7 @@ def _difference(measure: Measure, found: Difference, base: Scores, other: Scores
         row |= {"effect": "Cohen's h", "effect_size": two - one}
     if measure.scale in ("accuracy", "points"):
         row["difference_unit"] = "points"
+        spread |= {"difference_low": max(-100.0, found.low), "difference_high": min(100.0, found.high)}
     return row | spread
 
 
@@ -209,8 +210,14 @@ def _warnings(conditions: Sequence[Condition], rows: Sequence[Row]) -> list[str]
     tested = [row for row in rows if row["p"] is not None]
     if any(row["test"] == "permutation" for row in tested):
         lines.append(
-            "Of one run each, a difference is one of these two models: another seed may move them as far. Runs of the "
-            "same recipe with another --seed and --output_dir make it one of the recipes."
+            "Of one run each, a difference is one of these two models, and of the classifiers fine-tuned from them: "
+            "another seed may move them as far. Runs of the same recipe with another --seed and --output_dir make it "
+            "one of the recipes."
+        )
+    if any(len(own.runs) == 2 for own in conditions):
+        lines.append(
+            "Two runs hardly tell their spread: where they differ, intervals are so wide that they say little, and a "
+            "very small p is too small. Take three or more."
         )
     return lines
 

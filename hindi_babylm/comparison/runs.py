@@ -18,7 +18,7 @@ _UNTRAINED = (
 )
 _UNTRAINED_BEGIN = ("wandb_", "hub_", "logging_", "dataloader_", "ddp_", "trackio_")
 SEEDS = ("seed", "data_seed")
-UNSET = "unset"  # a key that an older version did not write
+UNSET = "unset"  # a field of model_config that one recipe alone has
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ class Condition:
         return sum(found) / len(found) if len(found) == len(self.runs) else None
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
     """Read a run folder or the folder of an evaluation.
+
+    A key that the recipe lacks has its value of `defaults`, by section and name: one that was not asked for is not
+    written, nor is one of a later version.
 
     Raises UserError for a folder that is none, is unfinished, or holds no scores of single items. An example stands in
     README.md, "Compare runs".
@@ -82,7 +85,12 @@ def read_run(path: Path) -> Run:
     facts = _read(home.results) if home.results.exists() else results
     corpus = _read(home.corpus).get("kept", {}) if home.corpus.exists() else {}
     kept = list(corpus.get("validation", {}).values())
-    flat = flattened(_read(home.recipe)) if home.recipe.exists() else None
+    flat = None
+    if home.recipe.exists():
+        recipe = {section: dict(keys) for section, keys in (defaults or {}).items()}
+        for section, keys in _read(home.recipe).items():
+            recipe[section] = recipe.get(section, {}) | keys
+        flat = flattened(recipe)
     seen = facts.get("training", {}).get("words_seen")
     hashed = [place / "tokenizer.json" for place in (home.tokenizer, weights)]
     hashes = [sha256(file) for file in hashed if file.exists()]

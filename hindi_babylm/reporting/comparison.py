@@ -125,7 +125,7 @@ def cells(row: Row) -> list[str]:
     digits = {"bits": 3, "%": 1}.get(unit, 1)
     difference = "-"
     if row["difference"] is not None:
-        sign = "%" if row["difference_unit"] == "%" else ""
+        sign = " %" if row["difference_unit"] == "%" else ""
         parts = (row[name] for name in ("difference", "difference_low", "difference_high"))
         value, low, high = (f"{part:+.{4 if unit == 'bits' else 1}f}" for part in parts)
         difference = f"{value}{sign} [{low}, {high}]"

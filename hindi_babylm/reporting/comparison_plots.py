@@ -58,11 +58,9 @@ def draw_differences(rows: Sequence[Row]) -> str | None:
             axes.set_yticks(places, ["\n".join(_wrapped(row["condition"])) for row in panel], fontsize=9)
             axes.set_ylim(len(panel) - 0.5, -0.5)
             axes.tick_params(axis="x", labelsize=9)
-            axes.set_title(
-                f"{first['label'].rsplit(', ', 1)[0]}: difference in {first['difference_unit']}",
-                fontsize=10,
-                loc="left",
-            )
+            better = "higher" if first["difference_unit"] == "points" else "lower"
+            told = f"{first['label'].rsplit(', ', 1)[0]}: difference in {first['difference_unit']}, {better} is better"
+            axes.set_title(told, fontsize=10, loc="left")
             axes.grid(axis="x", alpha=0.25)
             axes.spines[["top", "right", "left"]].set_visible(False)
         baseline = textwrap.shorten(str(compared[0]["baseline"]), 70, placeholder="...")
