@@ -23,6 +23,8 @@ def test_each_training_of_a_trainer_tells_its_losses(tmp_path: Path, capsys: pyt
     trainer = HindiLanguageModelTrainer(tiny_model("gpt2"), arguments, Rows([12] * 8), Rows([12]))
     for _ in range(2):
         trainer.train()
+        # SIGTERM to the tests themselves, as of a time limit, ends the training and not the process.
+        assert not trainer.interruption.asked, "a signal from outside ended the training"
         assert told(capsys) == ["Train Loss", "Val Loss"] * 2
         trainer.evaluate()
         assert told(capsys) == ["Val Loss"]
