@@ -63,7 +63,8 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     Raises UserError for a folder that holds another run, and for what the data show to be wrong.
     """
     from hindi_babylm.reporting.card import write_card
-    from hindi_babylm.reporting.publish import check_token, publish
+    from hindi_babylm.reporting.hub import check_token, command_of
+    from hindi_babylm.reporting.publish import publish
     from hindi_babylm.reporting.report import write_report
     from hindi_babylm.reporting.summary import summary
 
@@ -76,7 +77,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
         state = "new" if overwrite else folder.state(recipe.resolved())
         publishing = recipe.reporting.push_to_hub and _is_main()
         if publishing:
-            check_token(folder, str(recipe.reporting.hub_model_id))
+            check_token(str(recipe.reporting.hub_model_id), later=command_of(folder, **recipe.reporting.target()))
         if resume and state != "new" and folder.training.exists():
             raise UserError(
                 f"{folder.path} has done its training: --resume_from_checkpoint would have no effect: leave it out, or "

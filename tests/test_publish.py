@@ -126,7 +126,9 @@ def test_wherever_it_is_cut_off_the_next_call_completes_it(
             with pytest.raises(UserError) as caught:
                 publish(finished, hub_model_id=NAME, revisions=True)
             assert "\n" not in str(caught.value)
-            assert f"hindi-babylm publish {finished.path} --hub_model_id {NAME}` goes on" in str(caught.value)
+            assert f"hindi-babylm publish {finished.path} --hub_model_id {NAME} --revisions` goes on" in str(
+                caught.value
+            )
             setattr(hub, when, lambda request: False)
             publish(finished, hub_model_id=NAME, revisions=True)
             assert hub.state() == whole, number
@@ -226,6 +228,7 @@ def test_public_only_when_told(
             "a run of another recipe (on main: old.bin, res",
         ),
         ({"results.json": b"[]"}, "a run of another recipe"),
+        ({"results.json": b"no JSON"}, "a run of another recipe"),
     ],
 )
 def test_what_holds_something_else_is_not_overwritten(
@@ -270,7 +273,10 @@ def test_a_branch_of_ones_own_is_completed_after_a_stop(
     """A branch that was made, and cut off before its commit, is no other run, and keeps nothing of main's."""
     hub.create(NAME, private=True, files={"README.md": b"mine", "old.bin": b"x"})
     hub.dies_before = lambda request: request.path.endswith("/commit/seed-5")
-    with pytest.raises(UserError, match="goes on"):
+    # The command that goes on is that of this branch, and as public as it was asked for.
+    with pytest.raises(
+        UserError, match=f"`hindi-babylm publish .* --hub_model_id {NAME} --hub_revision seed-5` goes on"
+    ):
         publish(folder, hub_model_id=NAME, branch="seed-5")
     hub.dies_before = lambda request: False
     publish(folder, hub_model_id=NAME, branch="seed-5")

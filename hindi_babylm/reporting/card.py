@@ -1,6 +1,7 @@
 """The model card, `final_model/README.md`: what the hub and a reader need to know of a run's model."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def card_data(*, name: str, results: Mapping[str, Any], licence: str | None, dat
             EvalResult(
                 task_type=(found.task or modelling)[0],
                 task_name=(found.task or modelling)[1],
-                dataset_type=found.dataset.replace(" ", "-"),
+                dataset_type=re.sub(r"[^\w.-]+", "-", found.dataset),
                 dataset_name=found.dataset,
                 dataset_split="test",
                 metric_type=found.metric,

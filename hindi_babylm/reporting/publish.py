@@ -4,15 +4,15 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import quiet_bars, say, warn
 from hindi_babylm.reporting.card import is_masked, model_card, public_results, write_card
+from hindi_babylm.reporting.hub import MAIN, check_token, command_of, refusals_told
 from hindi_babylm.reporting.privacy import leak, machine_places, secrets
-from hindi_babylm.storage import RunFolder, UserError, first_line, read_json, sha256, what_counts
+from hindi_babylm.storage import RunFolder, UserError, read_json, sha256, what_counts
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -27,9 +27,7 @@ MODEL_FILES = re.compile(
 KEPT = (".gitattributes",)  # which the hub writes itself
 # Fields that transformers writes of the machine on which a folder was saved.
 OF_THE_MACHINE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
-MAIN = "main"
 PROBE = "एक समय की बात है। राम घर गया और उसने पानी पिया।"
-WAYS_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 Content = Path | bytes
 
@@ -54,14 +52,17 @@ def publish(
     from huggingface_hub import HfApi
 
     check_finished(folder)
-    token = check_token(folder, hub_model_id)
+    again = command_of(
+        folder, hub_model_id=hub_model_id, private=private, branch=branch, revisions=revisions, overwrite=overwrite
+    )
+    token = check_token(hub_model_id, later=again)
     known = milestones(folder) if branch == MAIN else {}
     everything = planned(folder, hub_model_id=hub_model_id, branch=branch, revisions=list(known))
     for name, files in everything.items():
         check_private(files, folder, token=token, where=name)
     quiet_bars()
     api = HfApi(token=token, library_name="hindi-babylm")
-    with _told(folder, hub_model_id, token):
+    with refusals_told(hub_model_id, token, again=again):
         api.create_repo(hub_model_id, private=private, exist_ok=True)
         _check_visibility(api, hub_model_id, private=private)
         heads = {ref.name: ref.target_commit for ref in api.list_repo_refs(hub_model_id).branches}
@@ -98,19 +99,6 @@ def check_finished(folder: RunFolder) -> None:
                 f"{folder.path} holds no finished run, {path.name} is missing: give the folder of one that has ended, "
                 "or continue it with the command that began it"
             )
-
-
-def check_token(folder: RunFolder, hub_model_id: str) -> str:
-    """Return the user's token of the hub; raise UserError where there is none, or where the hub is switched off."""
-    from huggingface_hub import constants, get_token
-
-    later = f"publish later: hindi-babylm publish {folder.path} --hub_model_id {hub_model_id}"
-    if constants.is_offline_mode():
-        raise UserError(f"HF_HUB_OFFLINE is set, so {hub_model_id} cannot be reached: unset it, or {later}")
-    token = get_token()
-    if not token:
-        raise UserError(f"there is no token to publish {hub_model_id} with: {WAYS_IN}, or {later}")
-    return token
 
 
 def planned(
@@ -188,7 +176,10 @@ def _check_same_run(api: "HfApi", repository: str, branch: str, own: str) -> Non
     if "results.json" in names:
         with tempfile.TemporaryDirectory() as cache:
             path = api.hf_hub_download(repository, "results.json", revision=branch, cache_dir=cache)
-            found = read_json(path)
+            try:
+                found = read_json(path)
+            except ValueError:  # whoever wrote it, it was not us
+                found = None
         if isinstance(found, dict) and found.get("recipe_sha256") == own:
             return
         other = "a run of another recipe"
@@ -260,35 +251,3 @@ def _compare(api: "HfApi", repository: str, branch: str, local: Path, *, masked:
             f"{repository} ({branch}) was uploaded, but opened from the hub it is not {local}: its "
             f"{'logits' if torch.equal(ids, other_ids) else 'tokens'} differ: publish again with --overwrite"
         )
-
-
-@contextmanager
-def _told(folder: RunFolder, repository: str, token: str) -> Iterator[None]:
-    """Turn what the hub and the network raise into one line that says how to go on."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        yield
-    # Of the network and of the hub, of a card or name that it refuses, of an upload that was cut short.
-    except (OSError, ValueError, RuntimeError, _network_error()) as error:
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        reason = f"{type(error).__name__}: {first_line(error)}"[:300].rstrip(". ").replace(token, "***")
-        raise UserError(
-            f"{repository} is not published: {REASONS.get(status, reason)}; nothing of the run is lost, and "
-            f"`hindi-babylm publish {folder.path} --hub_model_id {repository}` goes on"
-        ) from error
-
-
-def _network_error() -> type[Exception]:
-    """Return what the hub's HTTP library raises, whichever it is: its errors of the hub inherit from it."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    (own, *_) = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
-    return own
-
-
-# Status of a refusal -> what it means to a user.
-REASONS: dict[int | None, str] = {
-    401: f"the hub does not know the token: {WAYS_IN}",
-    403: f"the token may not write there: {WAYS_IN}, or choose another owner",
-}
