@@ -408,7 +408,9 @@ def test_a_dry_run_sends_and_writes_nothing(
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
 
 
-def test_the_command_takes_the_recipe_of_the_run(folder: RunFolder, hub: FakeHub, unread: None) -> None:
+def test_the_command_takes_the_recipe_of_the_run(
+    folder: RunFolder, hub: FakeHub, unread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without flags `publish` does what the run's own recipe says, and a flag lies over it."""
     recipe = read_json(folder.recipe)
     recipe["reporting"] |= {"hub_model_id": NAME, "hub_private_repo": False, "publish_revisions": True}
@@ -416,8 +418,13 @@ def test_the_command_takes_the_recipe_of_the_run(folder: RunFolder, hub: FakeHub
     publish_main([str(folder.path)])
     assert set(contents(hub)) == {"main", "chck_300", "chck_600"}
     assert not hub.repositories[NAME].private
-    publish_main([str(folder.path), "--hub_model_id", "someone/other", "--hub_revision", "second"])
+    elsewhere = [str(folder.path), "--hub_model_id", "someone/other", "--hub_revision", "second"]
+    publish_main(elsewhere)
     assert set(hub.repositories) == {NAME, "someone/other"}
+    assert set(hub.repositories["someone/other"].branches) == {"main", "second"}
+    capsys.readouterr()
+    publish_main([*elsewhere, "--dry_run"])
+    assert set(re.findall(r"^(\S+) +\S+ +[\d,]+$", capsys.readouterr().out, re.M)) == {"second"}
 
 
 def push(hub: FakeHub, recipe: Path, *flags: str, **extra: str) -> "subprocess.CompletedProcess[str]":

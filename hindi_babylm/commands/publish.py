@@ -75,6 +75,7 @@ def _target(folder: RunFolder, flags: dict[str, list[str]]) -> dict[str, Any]:
     if "hub_revision" in flags:
         target["branch"] = flags["hub_revision"][0]
         check_branch(f"{FLAGS}--hub_revision {target['branch']}", target["branch"])
+        target["revisions"] &= target["branch"] == "main"  # to which the recipe's milestones belong
     if target["hub_model_id"] is None:
         raise UserError(f"{FLAGS}--hub_model_id is missing, and the run's recipe names none: give owner/name")
     check_repository(f"{FLAGS}--hub_model_id {target['hub_model_id']}", target["hub_model_id"])

@@ -36,7 +36,7 @@ def command_of(
     revisions: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Return the command that publishes a run, whatever its recipe says.
+    """Return the command that publishes a run in the same way.
 
     >>> from pathlib import Path
     >>> command_of(RunFolder(Path("runs/my run")), hub_model_id="someone/tiny", branch="seed-5")
