@@ -143,19 +143,30 @@ def test_differences_are_drawn_a_panel_a_hypothesis() -> None:
 
 
 def test_curves_are_drawn_with_their_mean() -> None:
-    """Each seed has a thin line and their mean a thick one; what has no point is not drawn."""
+    """Each seed has a thin line, their mean a thick one, and a long legend its own room; no point is no curve."""
     seeds = [[(1, 10.0, 4.0), (2, 20.0, 2.0), (3, 30.0, 1.0)], [(1, 12.0, 5.0), (2, 22.0, 3.0)]]
     assert mean_of_seeds(seeds) == [(1, 11.0, 4.5), (2, 21.0, 2.5)]
     runs = {"one": seeds, "<two>": [[(1, 10.0, 3.0)]]}
+    more = runs | {f"condition {number}": seeds for number in range(9)}
     svg = draw_learning_curve("eval_perplexity", runs)
     assert svg is not None
     assert svg == draw_learning_curve("eval_perplexity", runs)
     text = words_of(svg)
     for told in ("Validation perplexity", "words seen", "one (mean of 2 runs)", "<two>"):
         assert told in text
+    heights = [
+        float(str(draw_learning_curve("loss", many)).split('height="')[1].split("pt")[0]) for many in (runs, more)
+    ]
+    assert heights[0] < heights[1]
     widths = [float(width) for width in re.findall(r"stroke-width: (0\.7|2)[;\"]", svg)]
     assert widths.count(0.7) >= 2
     assert draw_learning_curve("loss", {"one": [[]]}) is None
+
+
+def test_a_perplexity_has_numbers_along_its_axis() -> None:
+    """A logarithmic axis is labelled between the powers of ten, of which it may hold one."""
+    svg = draw_learning_curve("eval_perplexity", {"one": [[(1, 10.0, 330.0), (2, 20.0, 20.0)]]})
+    assert {"20", "50", "100", "200"} <= set(words_of(str(svg)).split())
 
 
 @pytest.mark.parametrize("key", ["loss", "some_new_metric"])

@@ -11,8 +11,8 @@ import numpy as np
 from hindi_babylm.reporting.curves import POINTS, averaged, set_log_scale
 
 Row = Mapping[str, Any]
-WIDTH, BAR_HEIGHT, CURVE_HEIGHT = 7.2, 0.32, 3.4  # inches
-LABEL = 34  # characters of a line of a condition's name
+WIDTH, BAR_HEIGHT, CURVE_HEIGHT, LINE_HEIGHT = 7.2, 0.32, 2.8, 0.19  # inches
+LABEL, NAME = 34, 70  # characters of a line of a condition's name, beside a bar and below curves
 # Key of an event -> title, unit of the y axis, and whether it is logarithmic.
 CURVES = {
     "loss": ("Training loss", "nats a token", False),
@@ -80,7 +80,9 @@ def draw_learning_curve(key: str, runs: Mapping[str, Sequence[Sequence[tuple[flo
         import matplotlib.figure
         from matplotlib.ticker import EngFormatter
 
-        drawing = matplotlib.figure.Figure(figsize=(WIDTH, CURVE_HEIGHT), layout="constrained")
+        named = sum(len(_wrapped(name, NAME)) for name in runs)
+        size = WIDTH, CURVE_HEIGHT + LINE_HEIGHT * named
+        drawing = matplotlib.figure.Figure(figsize=size, layout="constrained")
         axes = drawing.subplots()
         drawn = []
         for place, (name, seeds) in enumerate(runs.items()):
@@ -91,7 +93,7 @@ def draw_learning_curve(key: str, runs: Mapping[str, Sequence[Sequence[tuple[flo
                 axes.plot(x, y, linewidth=0.7, alpha=0.45, **style)
             x, y = _line(mean_of_seeds(seeds))
             if len(x):
-                told = "\n".join(_wrapped(name, 40)) + (f" (mean of {len(lines)} runs)" if len(lines) > 1 else "")
+                told = "\n".join(_wrapped(name, NAME)) + (f" (mean of {len(lines)} runs)" if len(lines) > 1 else "")
                 axes.plot(x, y, linewidth=2, marker="o" if len(x) == 1 else None, label=told, **style)
                 drawn.append(y)
         if not drawn:

@@ -59,13 +59,15 @@ def averaged(x: np.ndarray, y: np.ndarray, *, points: int) -> tuple[np.ndarray, 
 
 def set_log_scale(axes: Any) -> None:
     """Make the y axis of drawn lines logarithmic, with plain numbers along it."""
-    from matplotlib.ticker import MaxNLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < 10 * low:  # there may be no power of ten to label
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_minor_locator(NullLocator())
+    elif high < 1000 * low:  # or too few of them
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
 
