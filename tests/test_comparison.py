@@ -21,9 +21,10 @@ from hindi_babylm.comparison import significance
 from hindi_babylm.comparison.curves import learning_curves
 from hindi_babylm.comparison.figures import compare_conditions
 from hindi_babylm.comparison.runs import Condition, group, read_run
+from hindi_babylm.evaluation.fine_tuning import PROTOCOL
 from hindi_babylm.reporting import comparison_plots
 from hindi_babylm.run import main as run_main
-from tests.conftest import TINY_DEBERTA, TINY_GPT2, tiny_recipe
+from tests.conftest import TINY_DEBERTA, TINY_GPT2, hindi_sentences, tiny_recipe
 
 Rows = list[dict[str, Any]]
 NOUNS = ["घर", "नदी", "पानी", "किताब", "लड़का", "गाँव", "राजा", "फल", "माँ", "भाई"]
@@ -302,7 +303,7 @@ def test_an_evaluation_has_no_facts_of_training(runs: Path, capsys: pytest.Captu
 def test_an_evaluation_of_a_run_is_of_its_condition(runs: Path) -> None:
     """The folder of an evaluation of a final model has recipe, seed, words seen and curves of the run."""
     Path("scored").mkdir()
-    shutil.copytree("slow-2/items", "scored/items")
+    shutil.copytree("slow-2/items", "scored/items", ignore=shutil.ignore_patterns("validation*"))
     results = json.loads(Path("slow-2/results.json").read_text(encoding="utf-8"))
     for name in ("training", "milestones"):
         del results[name]
@@ -312,7 +313,11 @@ def test_an_evaluation_of_a_run_is_of_its_condition(runs: Path) -> None:
     for name in ("recipe", "seed", "words_seen", "tokenizer", "events", "validation"):
         assert getattr(scored, name) == getattr(run, name)
         assert getattr(scored, name)
-    assert [len(own.runs) for own in group([read_run(Path("slow-1")), scored])] == [2]
+    conditions = group([read_run(Path("slow-1")), scored])
+    assert [len(own.runs) for own in conditions] == [2]
+    curves, notes = learning_curves(conditions)
+    assert "eval_loss" in curves
+    assert notes == []
     shutil.rmtree("slow-2")
     assert read_run(Path("scored")).recipe is None
 
@@ -374,6 +379,32 @@ def test_multiple_choice_and_fine_tuning_by_hand(runs: Path) -> None:
         assert row["difference"] == pytest.approx(expected["fast-1"][name] - expected["slow-1"][name])
         assert (row["difference_unit"], row["item"]) == ("points", unit)
         assert 0 < row["p"] <= 1
+
+
+@pytest.mark.slow
+def test_multiple_choice_and_fine_tuning_of_real_runs(
+    tmp_path: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What evaluations write of choices and classifiers is read, with the values that results.json has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PROTOCOL, "num_train_epochs", 1)
+    asked = [{"context": "राम", "choices": [f"{noun} है", f"{noun} हैं"], "answer": 0} for noun in NOUNS]
+    Path("cloze.jsonl").write_text("".join(json.dumps(question) + "\n" for question in asked), encoding="utf-8")
+    Path("topics").mkdir()
+    for seed, (split, labels) in enumerate({"train": "कखग", "dev": "कख", "test": "कख"}.items()):
+        texts = [f"{label} {hindi_sentences(1, seed=100 * seed + n)}\t{label}" for n, label in enumerate(labels * 6)]
+        Path(f"topics/{split}.tsv").write_text("\n".join(["text\tlabel", *texts]), encoding="utf-8")
+    for name, rate in (("slow", 1e-3), ("fast", 1e-2)):
+        recipe = tiny_recipe(corpus_file, output_dir=name, learning_rate=rate)
+        recipe["evaluation"]["tasks"] = ["cloze.jsonl", "topics"]
+        Path(f"{name}.json").write_text(json.dumps(recipe), encoding="utf-8")
+        run_main([f"{name}.json"])
+    rows = rows_of("slow", "fast")
+    for place, name in enumerate(("slow", "fast")):
+        results = json.loads(Path(name, "results.json").read_text(encoding="utf-8"))
+        choices, topics = results["multiple_choice"]["cloze"]["accuracy"], results["fine_tuning"]["topics"]["macro_f1"]
+        assert row_of(rows, "multiple_choice.cloze.accuracy", place)["value"] == pytest.approx(choices["value"])
+        assert row_of(rows, "fine_tuning.topics.macro_f1", place)["value"] == pytest.approx(topics["value"])
 
 
 def test_learning_curves_have_every_metric_by_hand(runs: Path) -> None:

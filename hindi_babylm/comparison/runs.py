@@ -26,8 +26,8 @@ class Run:
     """What a run folder, or the folder of `hindi-babylm evaluate`, holds.
 
     Of an evaluation of a run's final model all that is known of the run is the run's; else `recipe` is None. A recipe
-    is flat, without what makes no other condition. `items` are the rows of each file of `items/`, `events` those of
-    `metrics.jsonl` and the milestones, `validation` the tokens and bytes of the validation split.
+    is flat, without what makes no other condition. `items` are the rows of each file of `items/`, of validation the
+    run's own, `events` those of `metrics.jsonl` and the milestones, `validation` the tokens and bytes of that split.
     """
 
     path: Path
@@ -83,6 +83,9 @@ def read_run(path: Path, defaults: Mapping[str, Mapping[str, Any]] | None = None
     weights = folder.final_model if folder.recipe.exists() else Path(str(model.get("name")))
     home = RunFolder(weights.parent) if weights.name == folder.final_model.name else folder
     facts = _read(home.results) if home.results.exists() else results
+    validation = home.items / "validation.jsonl"
+    if validation.exists():  # of the texts that the curves of the run are measured on
+        items["validation"] = _read_lines(validation)
     corpus = _read(home.corpus).get("kept", {}) if home.corpus.exists() else {}
     kept = list(corpus.get("validation", {}).values())
     flat = None
