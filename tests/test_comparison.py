@@ -477,6 +477,12 @@ def test_differences_of_shares_stay_within_100_points(runs: Path, capsys: pytest
     assert "Two runs hardly tell their spread" in capsys.readouterr().out
 
 
+def test_names_make_conditions_of_any_runs(runs: Path) -> None:
+    """Runs of one name are one condition, whatever their recipes; those of other recipes may share a seed."""
+    rows = compare(["slow-1", "fast-1", "slow-2", "--names", "first", "first", "second"])
+    assert {(row["condition"], row["runs"]) for row in rows} == {("first", 2), ("second", 1)}
+
+
 def test_the_baseline_is_chosen_by_name_or_folder(runs: Path) -> None:
     """Differences are to the first condition, or to the one that is asked for by its name or a folder of it."""
     assert {row["baseline"] for row in rows_of("slow-1", "fast-1")} == {None, "learning_rate=0.001"}

@@ -116,7 +116,7 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[Condi
 
     Runs are of one condition when their recipes differ in seeds at most, or when `names` has one name for them. A
     condition has the name of what differs between the recipes, `key=value`; without a recipe, that of its folder.
-    Raises UserError for two runs of one seed in a condition: a copy is no replicate. README.md, "Compare runs".
+    Raises UserError for two runs of one recipe and seed in one: a copy is no replicate. README.md, "Compare runs".
     """
     if names is not None:
         grouped = [[run for run, name in zip(runs, names, strict=True) if name == own] for own in dict.fromkeys(names)]
@@ -134,8 +134,8 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[Condi
         if len({run.masked for run in own}) > 1:
             raise UserError("command line: --names: a masked and a causal model cannot be runs of one condition")
         for number, run in enumerate(own):
-            twins = [other.path for other in own[:number] if run.seed and other.seed == run.seed]
-            if twins:
+            twins = [other.path for other in own[:number] if (other.recipe, other.seed) == (run.recipe, run.seed)]
+            if twins and run.recipe is not None:
                 raise UserError(
                     f"{twins[0]} and {run.path} are runs of one recipe and one seed, and a repetition is no replicate: "
                     "leave one out, or compare them as two conditions with --names, a name for each folder"

@@ -154,7 +154,8 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     lines = [f"Differences are to {compared[0]['baseline']}."]
     lines += [METHOD[test] for test in dict.fromkeys(row["test"] for row in compared)]
     lines.append(
-        "p (Holm) is corrected for all comparisons of its table; figures of one likelihood are one comparison."
+        "p (Holm), on the screen p, is corrected for all comparisons of its table; figures of one likelihood are one "
+        "comparison."
     )
     effects = {row["effect"] for row in compared}
     if "Cohen's h" in effects:
