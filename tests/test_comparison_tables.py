@@ -112,6 +112,7 @@ def test_the_screen_has_letters_for_long_names() -> None:
     assert text.count(SPITEFUL) == 1
     (line,) = [line for line in text.splitlines() if line.startswith("  B")]
     assert " ".join(line.split()) == "B 0.300 [0.280, 0.330] -0.0234 [-0.0300, -0.0100] -7.2 % p 0.012"
+    assert "- p is corrected for all comparisons of its table" in text
     assert max(len(line) for line in text.splitlines() if line.startswith("  ")) <= 80
 
 

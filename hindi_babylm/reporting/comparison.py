@@ -115,7 +115,8 @@ def comparison_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
         if row["difference"] is not None:
             line += f"{told['difference']:<27}{told['effect']:<11} p {told['p_holm']}"
         lines.append(line.rstrip())
-    lines += ["", *(f"- {line}" for line in [*explanations(rows), *notes])]
+    below = [line.replace("p (Holm) is", "p is") for line in explanations(rows)]  # the only p of the screen
+    lines += ["", *(f"- {line}" for line in [*below, *notes])]
     return "\n".join(lines)
 
 
@@ -154,15 +155,16 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     lines = [f"Differences are to {compared[0]['baseline']}."]
     lines += [METHOD[test] for test in dict.fromkeys(row["test"] for row in compared)]
     lines.append(
-        "p (Holm), on the screen p, is corrected for all comparisons of its table; figures of one likelihood are one "
-        "comparison."
+        "p (Holm) is corrected for all comparisons of its table; figures of one likelihood are one comparison."
     )
     effects = {row["effect"] for row in compared}
     if "Cohen's h" in effects:
         lines.append("Differences of accuracies are in points, their effect size is Cohen's h.")
     if "relative, %" in effects:
         lines.append("The effect size of bits is the relative difference, as is a difference of perplexities.")
-    lines.append("Bits and perplexities are the better the lower, accuracies and F1 the higher.")
+        lines.append("Bits and perplexities are the better the lower.")
+    if any(row["unit"] == "%" for row in compared):
+        lines.append("Accuracies and F1 are the better the higher.")
     return lines
 
 
