@@ -9,13 +9,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import quiet_warnings, say, set_level, show, warn
+from hindi_babylm.console import quiet_warnings, say, set_level, show
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
+from hindi_babylm.lock import locked
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
-from hindi_babylm.recipe.sections import SECTIONS, Recipe
+from hindi_babylm.recipe.sections import Recipe
 from hindi_babylm.signals import EXIT_INTERRUPTED, end_process, exit_on_signal
-from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, suggestion, write_json
+from hindi_babylm.storage import RunFolder, UserError, exit_on_user_error, read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -27,13 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run `python -m hindi_babylm.run RECIPE [--key value ...]`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "--help" in words or "-h" in words:
-        from hindi_babylm.recipe.listing import run_help, section_help
+        from hindi_babylm.recipe.listing import help_page
 
-        asked = words[words.index("--help" if "--help" in words else "-h") + 1 :][:1]
         with exit_on_user_error():
-            if asked and asked[0] not in SECTIONS and not asked[0].startswith("-"):
-                raise UserError(f"--help {asked[0]}: no such section; {suggestion(asked[0], SECTIONS)}")
-        sys.stdout.write((section_help(asked[0]) if asked and asked[0] in SECTIONS else run_help()) + "\n")
+            sys.stdout.write(help_page(words) + "\n")
         return
     told = ""  # what follows from an interruption at this moment
     try:
@@ -73,7 +71,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
     folder = RunFolder(recipe.output_dir)
     if resume and overwrite and Path(resume).resolve().is_relative_to(folder.path.resolve()):
         raise UserError(f"command line: --overwrite would delete --resume_from_checkpoint {resume}: leave one out")
-    with folder.locked() if _is_main() else nullcontext():
+    with locked(folder.path) if _is_main() else nullcontext():
         state = "new" if overwrite else folder.state(recipe.resolved())
         publishing = recipe.reporting.push_to_hub and _is_main()
         if publishing:
@@ -86,7 +84,9 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
         if state == "finished":
             say(f"{folder.path} holds this recipe's finished run; --overwrite runs it again.")
         else:
-            _set_up_machine()
+            from hindi_babylm.training.machine import set_up_machine
+
+            set_up_machine()
             prepared = prepare(recipe, folder, go_on=state == "unfinished")
             if not folder.training.exists():
                 train(prepared, folder, pacing=_pacing(recipe), config=recipe.resolved(), resume=resume)
@@ -123,10 +123,9 @@ def train(
     from hindi_babylm.storage import sha256
     from hindi_babylm.training.advice import Advice, out_of_memory_told
     from hindi_babylm.training.callbacks import MetricsFile
-    from hindi_babylm.training.checkpoint import newest_checkpoint
     from hindi_babylm.training.export import export
     from hindi_babylm.training.milestones import Milestones, milestone_words
-    from hindi_babylm.training.sharded import newest_sharded_checkpoint
+    from hindi_babylm.training.resumption import checkpoint_to_resume
 
     arguments, blocks = prepared.arguments, prepared.blocks["train"]
     callbacks = [MetricsFile(folder.metrics), Advice(block_size=blocks.block_size)]
@@ -145,18 +144,7 @@ def train(
             f"{arguments.world_size} processes x {arguments.gradient_accumulation_steps} accumulated, "
             f"{arguments.precision}"
         )
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        if trainer.is_world_process_zero():
-            warn("under FSDP or DeepSpeed checkpoints are transformers' folders, checkpoint-{step}, and no .pt files")
-        resume = resume or newest_sharded_checkpoint(folder.path)
-    elif resume is None:
-        found, refused = newest_checkpoint(folder.checkpoints)
-        resume = str(found) if found else None
-        if trainer.is_world_process_zero():
-            for line in refused:
-                warn(f"passed over {line}")
-    if resume is not None and trainer.is_world_process_zero():
-        say(f"Resuming from {resume}")
+    resume = checkpoint_to_resume(trainer, folder, resume)
     with out_of_memory_told(arguments, block_size=blocks.block_size):
         trainer.train(resume)
     if trainer.interruption.agreed:
@@ -233,7 +221,9 @@ def trainer_aside(recipe: Recipe) -> "Iterator[tuple[Prepared, HindiLanguageMode
     """Yield data and trainer of a recipe in a temporary folder; its run folder is not touched, nothing is tracked."""
     from accelerate.utils import broadcast_object_list
 
-    _set_up_machine()
+    from hindi_babylm.training.machine import set_up_machine
+
+    set_up_machine()
     with tempfile.TemporaryDirectory(prefix="hindi-babylm-", ignore_cleanup_errors=True) as own:
         untracked = {**recipe.training, "output_dir": own, "report_to": "none"}
         recipe = dataclasses.replace(recipe, training=untracked)
@@ -290,13 +280,6 @@ def set_up_console(recipe: Recipe) -> None:
     """Print what the recipe's `log_level` asks for, in the main process and in the others."""
     set_level(recipe.training["log_level"] if _is_main() else recipe.training.get("log_level_replica", "warning"))
     quiet_warnings()
-
-
-def _set_up_machine() -> None:
-    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
-
-    use_all_cores()
-    keep_freed_memory()
 
 
 def _is_main() -> bool:

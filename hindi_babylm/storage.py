@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,49 +264,6 @@ class RunFolder:
         folders = (self.tokenizer, self.tokens, self.checkpoints, self.revisions, self.final_model, self.items)
         for path in (*folders, *sharded):
             shutil.rmtree(path, ignore_errors=True)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; a process that dies lets go of it.
-
-        Raises UserError when it cannot be made or written, and when another process holds it: two would write into
-        each other's files.
-        """
-        made: list[Path] = []
-        try:
-            made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / ".lock").write_bytes(b"")
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-            _remove_empty(made)
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{self.path} cannot be the run folder: {reason}: choose another --output_dir") from error
-        with open(self.path / ".lock", "w", encoding="utf-8") as file:
-            try:
-                _lock(file)
-            except OSError as error:
-                raise UserError(
-                    f"{self.path} is in use by another process: wait for it, stop it, or choose another --output_dir"
-                ) from error
-            try:
-                yield
-            finally:
-                if [path.name for path in self.path.iterdir()] == [".lock"]:  # refused before anything was written
-                    (self.path / ".lock").unlink()
-                    _remove_empty(made)
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError, ValueError):  # never made, or no longer empty: another run lies beside this one
-            folder.rmdir()
-
-
-def _lock(file: Any) -> None:
-    if os.name == "posix":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ PACKAGE = Path(hindi_babylm.__file__).parent
 ANY_BUT_COMMANDS = {
     *("orthography", "storage", "console", "corpus", "tokenization", "packing", "curriculum", "modeling", "metrics"),
     *("training", "evaluation", "reporting", "recipe", "preparation", "run", "signals", "masking"),
-    "comparison",
+    *("comparison", "lock"),
 }
 # What everything may import.
 BOTTOM = {"orthography", "storage", "console", "signals"}
@@ -20,6 +20,7 @@ BOTTOM = {"orthography", "storage", "console", "signals"}
 ALLOWED: dict[str, set[str]] = {
     "orthography": set(),
     "storage": set(),
+    "lock": {"storage"},
     "console": set(),
     "signals": set(),
     "corpus": {*BOTTOM},

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hindi_babylm.lock import locked
 from hindi_babylm.run import main
 from tests.runs import (
     EVERY_FOURTH_STEP,
@@ -132,10 +133,9 @@ def test_resume_is_exact_from_every_step(
 
 def test_folder_in_use_is_refused(write_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
     """A second process on a run folder that is being written is refused in one line."""
-    from hindi_babylm.storage import RunFolder
 
     recipe = write_recipe()
-    with RunFolder(recipe.parent / "run").locked(), pytest.raises(SystemExit) as stop:
+    with locked(recipe.parent / "run"), pytest.raises(SystemExit) as stop:
         main([str(recipe)])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {recipe.parent / 'run'} is in use by another process: ")

@@ -93,10 +93,9 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     from hindi_babylm.evaluation.scorer import Scorer
     from hindi_babylm.evaluation.tasks import check_tasks, evaluate_model
     from hindi_babylm.modeling import count_parameters
-    from hindi_babylm.training.machine import keep_freed_memory, use_all_cores
+    from hindi_babylm.training.machine import set_up_machine
 
-    use_all_cores()
-    keep_freed_memory()
+    set_up_machine()
     scorer = open_scorer(asked.model, revision=asked.revision, block_size=asked.block_size)
     if asked.run:  # whose documents were divided by EOS, whatever else its tokenizer has
         scorer = Scorer.of(scorer.model, scorer.tokenizer, block_size=scorer.block_size)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hindi_babylm.commands import carry_out
 from hindi_babylm.console import quiet_warnings, show
+from hindi_babylm.lock import locked
 from hindi_babylm.recipe.parsing import read_flags
 from hindi_babylm.recipe.publishing import check_branch, check_repository
 from hindi_babylm.recipe.sections import FLAGS, ReportingSection
@@ -60,7 +61,7 @@ def publish_run(words: Sequence[str]) -> None:
         return
     from hindi_babylm.reporting.publish import publish
 
-    with folder.locked():
+    with locked(folder.path):
         publish(folder, **target, overwrite="overwrite" in flags)
 
 

@@ -3,14 +3,13 @@
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from hindi_babylm.corpus.sources import check_weights
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
 from hindi_babylm.curriculum.pacing import FIRST_STAGES, stage_lengths
-from hindi_babylm.evaluation.tasks import find_tasks
 from hindi_babylm.modeling import KEEP_DOCUMENTS_APART, MASKED, objective_of
 from hindi_babylm.recipe.checking import Key, check_value, show
+from hindi_babylm.recipe.files import check_files
 from hindi_babylm.recipe.given import Given
 from hindi_babylm.recipe.governors import governors
 from hindi_babylm.recipe.machine import check_machine
@@ -62,7 +61,7 @@ def check_together(recipe: Recipe, keys: Mapping[str, Key]) -> None:
     _check_training(given)
     _check_curriculum(given)
     check_publishing(given)
-    _check_files(given)
+    check_files(given)
     check_machine(given)
     check_low_rank(given)
     check_schedule(
@@ -258,28 +257,6 @@ def _check_curriculum(given: Given) -> None:
             f"{given.first('global_batch_size')} with {given.other('curriculum', 'global_batch_size')}: a stage that "
             "is a block shorter than the others would have a step without loss: take 2 or more"
         )
-
-
-def _check_files(given: Given) -> None:
-    where, folder = f'{given.at("output_dir")} = "{given.recipe.output_dir}"', given.recipe.output_dir
-    for path in (folder, *folder.parents):
-        try:
-            is_file = path.exists() and not path.is_dir()
-        except OSError as error:  # a name that is too long, a folder that may not be entered
-            raise UserError(f"{where}: {error.strerror or error}: choose another --output_dir") from error
-        if is_file:
-            raise UserError(f"{where}: {path} is a file: choose another --output_dir")
-    with given.recipe.blamed("tasks"):
-        find_tasks(given.recipe.evaluation.tasks)
-    checkpoint = given.values["resume_from_checkpoint"]
-    if checkpoint is None:
-        return
-    if not checkpoint.endswith(".pt"):
-        raise UserError(f"{given.first('resume_from_checkpoint')}: expected the .pt file of a checkpoint")
-    if not Path(checkpoint).is_file():
-        near = suggestion(checkpoint, map(str, sorted(Path(checkpoint).parent.glob("*.pt"))))
-        advice = near if near != "there are " else "its folder holds no checkpoint"
-        raise UserError(f'{given.at("resume_from_checkpoint")} = "{checkpoint}": there is no such file; {advice}')
 
 
 def _check_trackers(given: Given) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from hindi_babylm.recipe.checking import BOUNDS
 from hindi_babylm.recipe.refused import REFUSED
 from hindi_babylm.recipe.sections import SECTIONS, default_of
+from hindi_babylm.storage import UserError, suggestion
 
 USAGE = """\
 usage: accelerate launch -m hindi_babylm.run RECIPE [--key value ...]
@@ -24,6 +25,19 @@ flat over its sections: --learning_rate 1e-3 --tasks A B --model_config '{...}'
 
 Keys of the sections, as key = default (unit):"""
 STOP = 8  # columns between the places where an entry may begin
+
+
+def help_page(words: Sequence[str]) -> str:
+    """Return what a command line with --help asks for: the page of the section that follows it, or else of the run.
+
+    Raises UserError for a section that is none.
+    """
+    asked = words[words.index("--help" if "--help" in words else "-h") + 1 :][:1]
+    if not asked or asked[0].startswith("-"):
+        return run_help()
+    if asked[0] not in SECTIONS:
+        raise UserError(f"--help {asked[0]}: no such section; {suggestion(asked[0], SECTIONS)}")
+    return section_help(asked[0])
 
 
 def run_help() -> str:

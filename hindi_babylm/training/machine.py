@@ -10,6 +10,12 @@ from pathlib import Path
 import torch
 
 
+def set_up_machine() -> None:
+    """Set the threads and the memory of this process, before a model is made."""
+    use_all_cores()
+    keep_freed_memory()
+
+
 def use_all_cores() -> None:
     """Undo the one thread that `accelerate launch` gives to a process on a CPU unless told another number."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
