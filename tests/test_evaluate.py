@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -356,6 +357,30 @@ def test_tasks_of_every_kind_without_texts(
     table = capsys.readouterr().out
     assert "of 1 (chance 50.0)" in table
     assert "3 seeds fine-tuned" in table
+
+
+def test_an_evaluation_takes_the_place_of_the_one_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its items go when the new ones are whole, and a folder of items that is somebody else's is left alone."""
+    monkeypatch.chdir(tmp_path)
+    save_gpt2(tmp_path / "gpt2", word_tokenizer(PLAIN))
+    evaluated(Path("gpt2"), texts=folder / "texts.txt", tasks=folder / "pairs.tsv")
+    items = tmp_path / "gpt2-out" / "items"
+    before = (items / "pairs.jsonl").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("hindi_babylm.evaluation.tasks.evaluate_model", Mock(side_effect=RuntimeError))
+        with pytest.raises(RuntimeError):
+            evaluated(Path("gpt2"), texts=folder / "texts.txt")
+    assert (items / "pairs.jsonl").read_bytes() == before
+    evaluated(Path("gpt2"), texts=folder / "texts.txt")
+    assert [path.name for path in items.iterdir()] == ["test.jsonl"]
+    (tmp_path / "out" / "items").mkdir(parents=True)
+    assert "out holds a folder items that is of no evaluation" in refusal(["gpt2"], capsys)
+    (tmp_path / "out" / "items").rmdir()
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere" / "else")
+    assert "out cannot be made: File exists" in refusal(["gpt2", "--tasks", str(folder / "pairs.tsv")], capsys)
 
 
 def test_a_task_that_does_not_fit_is_refused_before_texts_are_scored(

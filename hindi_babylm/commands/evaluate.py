@@ -13,6 +13,7 @@ from hindi_babylm.storage import (
     RunFolder,
     UserError,
     read_json,
+    replace_folder,
     suggestion,
     write_json,
 )
@@ -103,13 +104,13 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     texts = _texts(asked)
     floors = _floors(asked, scorer)
     losses = {} if texts is None else _losses(scorer, texts)
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    items = RunFolder(asked.folder).items
-    for path in items.glob("*.jsonl"):  # those of an evaluation before this one
-        path.unlink()
-    figures = evaluate_model(
-        scorer, splits={} if texts is None else {"test": texts}, floors=floors, tasks=asked.tasks, items=items
-    )
+    splits = {} if texts is None else {"test": texts}
+    try:
+        asked.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{asked.folder} cannot be made: {error.strerror}: choose another --output_dir") from error
+    with replace_folder(RunFolder(asked.folder).items) as items:  # those of an evaluation before this one go
+        figures = evaluate_model(scorer, splits=splits, floors=floors, tasks=asked.tasks, items=items)
     results = {
         "format": 1,
         "model": {
@@ -168,6 +169,8 @@ def read_command_line(words: Sequence[str]) -> Asked:
     folder = Path(flags["output_dir"][0]).expanduser() if "output_dir" in flags else beside / f"{name}-evaluation"
     if (folder / "recipe.json").exists():
         raise UserError(f"{folder} holds a run: choose another --output_dir")
+    if RunFolder(folder).items.exists() and not RunFolder(folder).results.exists():
+        raise UserError(f"{folder} holds a folder items that is of no evaluation: choose another --output_dir")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another --output_dir")
     return Asked(
