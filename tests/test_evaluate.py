@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from hindi_babylm.commands import main
 from hindi_babylm.evaluation.fine_tuning import PROTOCOL
+from hindi_babylm.evaluation.opening import open_scorer
 from hindi_babylm.evaluation.pseudo_likelihood import pseudo_nll
 from hindi_babylm.evaluation.scorer import encode
 from hindi_babylm.run import main as run_main
@@ -133,6 +134,14 @@ def test_a_causal_model_of_others(folder: Path, tmp_path: Path, special: dict[st
     assert results["model"]["first_context"] == first
     assert results["test"]["by_source"].keys() == {"a", "b"}
     assert not any("gram" in name for name in results["test"])  # no floors without training texts
+
+
+@pytest.mark.parametrize(("named", "first"), [(0, "<s>"), (2, "</s>"), (1, "<s>"), (None, "<s>")])
+def test_a_first_token_is_one_that_begins_or_ends_texts(tmp_path: Path, named: int | None, first: str) -> None:
+    """The configuration's BOS counts where it is the tokenizer's BOS or EOS, and not where its default meets <unk>."""
+    tokenizer = word_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
+    save_gpt2(tmp_path / "gpt2", tokenizer, bos_token_id=named)
+    assert tokenizer.convert_ids_to_tokens(open_scorer(str(tmp_path / "gpt2")).first) == first
 
 
 def test_floors_come_from_the_texts_that_are_named(

@@ -104,8 +104,8 @@ def _edges(model: "PreTrainedModel", tokenizer: Any, *, masked: bool) -> tuple[i
     else:
         # Ours name EOS in their configuration, which a tokenizer made elsewhere may not know as BOS.
         own = model.config.get_text_config().bos_token_id
-        own = own if isinstance(own, int) and own in tokenizer.all_special_ids else None
-        first = next((token for token in (own, bos, eos, cls) if token is not None), None)
+        known = [token for token in (bos, eos, cls) if token is not None]
+        first = own if own in known else next(iter(known), None)
         edges = None if first is None else (first, first)
     if edges is None:
         raise UserError(
