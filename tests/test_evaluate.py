@@ -103,11 +103,15 @@ def test_a_run_scores_as_it_did_itself(
         for name in ("test", "pairs"):
             lines = [(base / "items" / f"{name}.jsonl").read_bytes() for base in (run, tmp_path / "again")]
             assert lines[0] == lines[1]
-        table = capsys.readouterr().out
+        table, told = capsys.readouterr()
+        assert "were not cut out" not in told
         assert f"{own['test']['bits_per_byte']['value']:.3f} [" in table
         assert "trigram floor" in table
     (revision,) = sorted((run / "revisions").iterdir())[:1]
-    main(["evaluate", str(revision)])
+    (tmp_path / "other.tsv").write_text(PAIRS, encoding="utf-8")
+    main(["evaluate", str(revision), "--tasks", str(folder / "pairs.tsv"), str(tmp_path / "other.tsv")])
+    told = f"the training text of {run} may hold test texts of {tmp_path / 'other.tsv'}: they were not cut out of it"
+    assert told in " ".join(capsys.readouterr().err.split())
     early = read_json(tmp_path / f"run-{revision.name}-evaluation" / "results.json")
     assert early["test"]["bits_per_byte"] != own["test"]["bits_per_byte"]
     assert early["test"]["trigram_bits_per_byte"] == own["test"]["trigram_bits_per_byte"]

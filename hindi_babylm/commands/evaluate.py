@@ -88,6 +88,11 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     from hindi_babylm.reporting.summary import evaluation_summary
 
     asked = read_command_line(words)
+    if asked.run and (seen := _not_cut_out(asked.run, asked.tasks)):
+        warn(
+            f"the training text of {asked.run.path} may hold test texts of {', '.join(seen)}: they were not cut out of "
+            "it"
+        )
     quiet_warnings()
     quiet_bars()
     from hindi_babylm.evaluation.opening import open_scorer
@@ -202,6 +207,13 @@ def _find_model(word: str) -> tuple[str, RunFolder | None]:
     if not (path / "config.json").exists():
         raise UserError(f"{word} is no model folder: it has no config.json")
     return str(path), None
+
+
+def _not_cut_out(run: RunFolder, tasks: Sequence[str]) -> list[str]:
+    """Return the tasks whose texts a run did not cut out of its training text."""
+    recipe = read_json(run.recipe)
+    cut_out = recipe["evaluation"]["tasks"] if recipe["corpus"]["decontaminate"] else []
+    return [task for task in tasks if task not in cut_out]
 
 
 def _read(paths: Sequence[str], flag: str) -> "Dataset":
