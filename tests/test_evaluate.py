@@ -277,6 +277,18 @@ def test_what_a_tokenizer_loses_is_told(folder: Path, tmp_path: Path, capsys: py
     assert "documents do not come back as they were" in error
 
 
+@pytest.mark.parametrize("documents", [1, 2])
+def test_texts_of_one_work_are_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], documents: int
+) -> None:
+    """Nothing can be resampled of one work: that the interval has no width is no certainty, and said."""
+    save_gpt2(tmp_path / "gpt2", word_tokenizer(PLAIN, words=["राम", "घर"]))
+    (tmp_path / "t.txt").write_text("\n\n".join(["राम घर", "घर राम राम"][:documents]), encoding="utf-8")
+    bits = evaluated(tmp_path / "gpt2", texts=tmp_path / "t.txt")["test"]["bits_per_byte"]
+    assert (bits["low"] == bits["high"]) == (documents == 1)
+    assert ("all texts are of one work" in capsys.readouterr().err) == (documents == 1)
+
+
 REFUSED: list[tuple[list[str], str]] = [
     ([], "no model: hindi-babylm evaluate runs/base (see --help)"),
     (["m", "--text", "x"], "command line: --text: evaluate has no such flag; did you mean 'texts'?"),

@@ -110,6 +110,8 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     floors = _floors(asked, scorer)
     losses = {} if texts is None else _losses(scorer, texts)
     splits = {} if texts is None else {"test": texts}
+    if texts is not None and len(set(texts["work"])) == 1:
+        warn("all texts are of one work: figures over them have intervals of no width, which say nothing")
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
