@@ -201,11 +201,11 @@ def test_the_card_of_a_masked_model(tmp_path: Path, corpus_file: Path, capsys: p
 def test_the_card_names_no_place_of_the_machine(folder: RunFolder, tmp_path: Path) -> None:
     """Local sources, the tokenizer and a deepspeed file are told by their last name, in the card and in its recipe."""
     recipe, corpus = read_json(folder.recipe), read_json(folder.corpus)
-    spots = ["/home/ram/private/texts.jsonl", "../ram/more/texts.jsonl", str(tmp_path / "lists")]
+    spots = ["/data/ram/private/texts.jsonl", "../ram/more/texts.jsonl", str(tmp_path / "lists")]
     recipe["corpus"]["sources"] = [*({"path": spot} for spot in spots), {"hub_id": "/mnt/ram/dataset"}]
     recipe["evaluation"]["tasks"] = ["ram/pairs.tsv"]
-    recipe["tokenizer"]["tokenizer"] = "/home/ram/tokenizers/mine"
-    recipe["training"] |= {"deepspeed": "/home/ram/ds.json", "wandb_notes": "for Sita", "run_name": "of Ram"}
+    recipe["tokenizer"]["tokenizer"] = "/data/ram/tokenizers/mine"
+    recipe["training"] |= {"deepspeed": "/data/ram/ds.json", "wandb_notes": "for Sita", "run_name": "of Ram"}
     corpus["kept"]["train"][spots[0]] = corpus["kept"]["train"].pop("news")
     write_json(folder.recipe, recipe)
     write_json(folder.corpus, corpus)

@@ -289,6 +289,17 @@ def test_texts_of_one_work_are_told(
     assert ("all texts are of one work" in capsys.readouterr().err) == (documents == 1)
 
 
+def test_a_diverged_model_is_told_as_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights that are no numbers have diverged; that they are not equal to each other makes no model look ahead."""
+    tokenizer = word_tokenizer(PLAIN)
+    model = save_gpt2(tmp_path / "gpt2", tokenizer)
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(math.nan)
+    model.save_pretrained(tmp_path / "gpt2")
+    line = refusal([str(tmp_path / "gpt2"), "--texts", str(folder / "texts.txt"), "--tasks", "none"], capsys)
+    assert "probabilities are not finite" in line
+
+
 REFUSED: list[tuple[list[str], str]] = [
     ([], "no model: hindi-babylm evaluate runs/base (see --help)"),
     (["m", "--text", "x"], "command line: --text: evaluate has no such flag; did you mean 'texts'?"),

@@ -29,8 +29,8 @@ def compare_conditions(conditions: Sequence[Condition], baseline: Condition) -> 
     order = list(KINDS)
     for name in sorted(names, key=lambda name: order.index(kind_of(runs[0].items[name]))):
         _check_same(runs, name)
+        kind = kind_of(runs[0].items[name])
         for masked in (False, True):
-            kind = kind_of(runs[0].items[name])
             if kind != "document_id" and masked:
                 continue
             chosen = [own for own in conditions if kind != "document_id" or own.runs[0].masked == masked]

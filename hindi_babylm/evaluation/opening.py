@@ -123,4 +123,5 @@ def _is_causal(scorer: Scorer) -> bool:
     ids[1, -1] = 0 if scorer.first else 1
     with torch.no_grad():
         one, other = scorer.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-3))
+    # A diverged model gives no numbers here; the scores say so by its name.
+    return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-3, equal_nan=True))

@@ -19,8 +19,8 @@ class Source:
 def sources_of(recipe: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Source]:
     """Yield the sources of a resolved recipe; `names` holds what a local path is called in public.
 
-    >>> recipe = {"corpus": {"sources": [{"hub_id": "owner/texts", "licence": "CC BY 4.0"}, {"path": "/home/x/a.txt"}]}}
-    >>> for source in sources_of(recipe, {"/home/x/a.txt": "a.txt"}):
+    >>> recipe = {"corpus": {"sources": [{"hub_id": "owner/texts", "licence": "CC BY 4.0"}, {"path": "/data/x/a.txt"}]}}
+    >>> for source in sources_of(recipe, {"/data/x/a.txt": "a.txt"}):
     ...     print(source.name, source.licences, source.licence)
     owner/texts ('cc-by-4.0',) CC BY 4.0
     a.txt () not stated

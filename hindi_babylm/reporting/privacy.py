@@ -13,8 +13,8 @@ SHORTEST_SECRET = 8  # characters: a shorter value may stand in any text
 def public_names(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return what the local paths that a resolved recipe names are called in public: their last part, no two alike.
 
-    >>> public_names({"corpus": {"sources": [{"path": "/home/x/a.txt"}, {"path": "b/a.txt"}]}, "tokenizer": {}})
-    {'/home/x/a.txt': 'a.txt', 'b/a.txt': 'a.txt (2)'}
+    >>> public_names({"corpus": {"sources": [{"path": "/data/x/a.txt"}, {"path": "b/a.txt"}]}, "tokenizer": {}})
+    {'/data/x/a.txt': 'a.txt', 'b/a.txt': 'a.txt (2)'}
     """
     paths = [str(source["path"]) for source in recipe["corpus"]["sources"] if "path" in source]
     # A task that is no file is a name, which has no folder.
@@ -35,7 +35,7 @@ def scrubbed(value: Any, names: Mapping[str, str], places: Iterable[str]) -> Any
 
     `places` are folders that are cut out of longer texts.
 
-    >>> scrubbed({"/home/x/a.txt": ["see /home/x/runs/log", "/mnt/b"]}, {"/home/x/a.txt": "a.txt"}, ["/home/x/runs"])
+    >>> scrubbed({"/data/x/a.txt": ["see /data/x/runs/log", "/mnt/b"]}, {"/data/x/a.txt": "a.txt"}, ["/data/x/runs"])
     {'a.txt': ['see log', 'b']}
     """
     places = list(places)
