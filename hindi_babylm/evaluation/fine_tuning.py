@@ -16,6 +16,7 @@ from hindi_babylm.evaluation.classification import (
     bag_of_words,
     figures_of,
     majority,
+    values_of,
 )
 from hindi_babylm.storage import UserError, write_json
 
@@ -103,19 +104,17 @@ def score_classification(
         [labels[len(task.dev.texts) :] for labels in named],
     )
     figures = figures_of(task.test.labels, test)
-    single = [figures_of(task.test.labels, [labels]) for labels in test]
-    on_dev = [figures_of(task.dev.labels, [labels]) for labels in dev]
+    single = [values_of(task.test.labels, labels) for labels in test]
+    on_dev = [values_of(task.dev.labels, labels) for labels in dev]
     for name in ("macro_f1", "accuracy"):
-        values = [own[name]["value"] for own in single]
+        values = [own[name] for own in single]
         figures[name]["standard_deviation"] = float(np.std(values, ddof=1)) if seeds > 1 else None
     figures |= {
         "seeds": [
             {
                 "seed": seed,
-                "macro_f1": single[seed]["macro_f1"]["value"],
-                "accuracy": single[seed]["accuracy"]["value"],
-                "dev_macro_f1": on_dev[seed]["macro_f1"]["value"],
-                "dev_accuracy": on_dev[seed]["accuracy"]["value"],
+                **single[seed],
+                **{f"dev_{name}": value for name, value in on_dev[seed].items()},
             }
             for seed in range(seeds)
         ],
@@ -190,7 +189,7 @@ def _fine_tune(
             raise RuntimeError(f"fine-tuning on {task.name} ended with code {process.returncode}:\n{told}")
         logits: np.ndarray = np.load(folder / "logits.npy")
     if not np.isfinite(logits).all():
-        raise UserError(f"evaluation: fine-tuning on {task.name} diverged: leave it out of evaluation.tasks")
+        raise UserError(f"evaluation: fine-tuning on {task.name} diverged: leave it out of tasks")
     return logits
 
 
