@@ -166,11 +166,17 @@ def _variance(groups: Sequence[Scores]) -> tuple[float, float]:
     correction = items / max(1, items - 1)
     signed = shares[-1].mean(axis=0) - (shares[0].mean(axis=0) if len(shares) == 2 else 0)
     of_items = correction * float(signed @ signed)
-    of_runs = inverse / spare * sum(float(((f := scores.figures()) - f.mean()) @ (f - f.mean())) for scores in groups)
-    both = correction * inverse / spare * sum(float(((share - share.mean(axis=0)) ** 2).sum()) for share in shares)
+    of_runs = inverse / spare * sum(float((_deviations(scores.figures()) ** 2).sum()) for scores in groups)
+    both = correction * inverse / spare * sum(float((_deviations(share) ** 2).sum()) for share in shares)
     variance = max(of_runs, of_items, of_runs + of_items - both)
     parts = of_runs**2 / spare + of_items**2 / max(1, items - 1)
     return variance, variance**2 / parts if parts else 1.0
+
+
+def _deviations(values: np.ndarray) -> np.ndarray:
+    """Return the values less their mean over runs; the mean of equal values is not always one of them in floats."""
+    values = values - values[0]
+    return np.asarray(values - values.mean(axis=0))
 
 
 def _shares(scores: Scores) -> np.ndarray:
