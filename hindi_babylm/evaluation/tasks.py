@@ -37,16 +37,10 @@ def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerF
     >>> print(type(model).__name__, model.dtype, tokenizer.eos_token)
     GPT2LMHeadModel torch.float32 </s>
     """
-    import torch
-    from transformers import AutoConfig, AutoTokenizer
+    from hindi_babylm.evaluation.opening import open_scorer
 
-    from hindi_babylm.masking import auto_class
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    (architecture,) = AutoConfig.from_pretrained(path).architectures or [None]
-    model: Any = auto_class(architecture).from_pretrained(path, dtype=torch.float32)
-    tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    return model.to(device).eval(), tokenizer
+    scorer = open_scorer(str(path))
+    return scorer.model, scorer.tokenizer
 
 
 def evaluate_model(
