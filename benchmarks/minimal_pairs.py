@@ -1,6 +1,6 @@
 """How much faster are minimal pairs in batches than one at a time, and are the scores equal?
 
-Run `python -m benchmarks.minimal_pairs`: every fourth pair of the bundled suite under models with random weights, one
+Run `python -m benchmarks.minimal_pairs`: the bundled suite under models with random weights, one
 sentence at a time as a plain loop would have it, and as the evaluation does it, in turn. Medians of five rounds;
 seconds are those that the process computed, which other work on the machine disturbs less.
 """
@@ -42,7 +42,7 @@ def main() -> None:
     from hindi_babylm.training.machine import keep_freed_memory
 
     keep_freed_memory()
-    sentences = pair_texts(load_pairs(TASKS["hindi_pairs_pud"])[::4])
+    sentences = pair_texts(load_pairs(TASKS["hindi_pairs_pud"]))
     tokenizer = train_tokenizer(sentences, vocab_size=VOCABULARY)
     for name, (architecture, size) in MODELS.items():
         model = build_model(architecture=architecture, tokenizer=tokenizer, block_size=BLOCK, model_config=size).eval()

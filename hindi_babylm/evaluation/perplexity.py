@@ -1,7 +1,7 @@
 """Exact negative log-likelihoods of documents under a finished model, and every figure that follows from them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from hindi_babylm.console import stage
+from hindi_babylm.evaluation.rows import TREE_TOKENS, Row, single_row, tree_rows
 from hindi_babylm.metrics import bits_per_unit, bootstrap_interval, perplexity
 from hindi_babylm.orthography import count_aksharas, count_bytes, count_words
 from hindi_babylm.storage import UserError
@@ -17,7 +18,6 @@ from hindi_babylm.storage import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-IGNORED = -100
 # Positions of a batch times the vocabulary. On a CPU logits that nearly fit its cache are twice as fast
 # (benchmarks/minimal_pairs.py); those of a GPU are bounded to 512 MiB.
 LOGITS_PER_BATCH = {"cpu": 2**22, "cuda": 2**27}
@@ -40,34 +40,96 @@ def document_nll(
     The model is run as it is given: in fp32, outside autocast, for reported figures. Raises UserError for a model
     that has diverged.
     """
-    rows: list[tuple[int, np.ndarray, int]] = []
+    singles: list[Row] = []
+    short: dict[int, np.ndarray] = {}
+    first: dict[int, int] = {}
     for index, tokens in enumerate(documents):
         sequence = np.concatenate([[eos_token_id], tokens])
+        context = 0 if given is None else given[index]
         for start, end, scored in windows(len(tokens), block_size):
-            predicted = end - max(scored, given[index] if given is not None else 0)
-            if predicted > 0:
-                rows.append((index, sequence[start : end + 1], predicted))
-    # Rows of one length together: no compute on padding, and the memory of a batch is known.
-    rows.sort(key=lambda row: -len(row[1]))
-    totals = np.zeros(len(documents), dtype=np.float64)
+            if (known := max(scored, context)) >= end:
+                continue
+            if len(tokens) <= min(block_size, TREE_TOKENS):
+                short[index], first[index] = sequence, known
+            else:
+                singles.append(single_row(sequence[start : end + 1], first=known - start, owner=index))
+    rows = tree_rows(short, first=first)
     model.eval()
-    position = 0
-    with torch.no_grad(), stage(description, len(rows), "windows") as progress:
-        while position < len(rows):
-            length = len(rows[position][1]) - 1
-            size = rows_per_batch(model, length)
-            batch = rows[position : position + size]
-            inputs = np.full((len(batch), length), eos_token_id, dtype=np.int64)
-            targets = np.full((len(batch), length), IGNORED, dtype=np.int64)
-            for place, (_, ids, skip) in enumerate(batch):
-                inputs[place, : len(ids) - 1] = ids[:-1]
-                targets[place, len(ids) - 1 - skip : len(ids) - 1] = ids[len(ids) - skip :]
-            sums = _row_nll(model, torch.from_numpy(inputs), torch.from_numpy(targets))
-            np.add.at(totals, [index for index, _, _ in batch], sums)
-            position += len(batch)
-            progress.update(len(batch))
+    totals = np.zeros(len(documents), dtype=np.float64)
+    with torch.no_grad(), stage(description, len(singles) + len(short), "windows") as progress:
+        if any(row.visible is not None for row in rows) and not reads_trees(model, eos_token_id, block_size=block_size):
+            rows = [single_row(short[index], first=first[index], owner=index) for index in short]
+        trees = [row for row in rows if row.visible is not None]
+        singles += [row for row in rows if row.visible is None]
+        for batch in (*_batches(model, singles), *_batches(model, trees)):
+            for row, nll in zip(batch, _row_nll(model, batch, padding=eos_token_id), strict=True):
+                np.add.at(totals, row.owners, nll)
+                progress.update(len(np.unique(row.owners)))
     refuse_diverged(totals)
     return totals
+
+
+def _batches(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Yield rows of about one length together: little compute on padding, and the memory of a batch is known."""
+    ordered = sorted(rows, key=lambda row: -len(row.tokens))
+    position = 0
+    while position < len(ordered):
+        size = rows_per_batch(model, len(ordered[position].tokens))
+        yield ordered[position : position + size]
+        position += size
+
+
+def _row_nll(model: PreTrainedModel, rows: Sequence[Row], *, padding: int) -> list[np.ndarray]:
+    """Return the NLL of what each row predicts, in nats: `(predicted,)` each; all rows are trees, or none is."""
+    length = max(len(row.tokens) for row in rows)
+    inputs = np.full((len(rows), length), padding, dtype=np.int64)
+    for place, row in enumerate(rows):
+        inputs[place, : len(row.tokens)] = row.tokens
+    more: dict[str, torch.Tensor] = {}
+    if rows[0].visible is not None:
+        positions = np.zeros_like(inputs)
+        mask = np.tile(np.eye(length, dtype=bool), (len(rows), 1, 1, 1))  # padding sees itself: no row is all masked
+        for place, row in enumerate(rows):
+            own = slice(len(row.tokens))
+            positions[place, own], mask[place, 0, own, own] = row.positions, row.visible
+        hidden = torch.zeros(mask.shape, dtype=model.dtype)
+        hidden.masked_fill_(torch.from_numpy(~mask), torch.finfo(model.dtype).min)
+        more = {"position_ids": torch.from_numpy(positions).to(model.device), "attention_mask": hidden.to(model.device)}
+    logits = model(input_ids=torch.from_numpy(inputs).to(model.device), use_cache=False, **more).logits
+    sizes = [len(row.sources) for row in rows]
+    chosen = (
+        np.repeat(np.arange(len(rows)), sizes),
+        np.concatenate([row.sources for row in rows]),
+        np.concatenate([row.targets for row in rows]),
+    )
+    nll = -functional.log_softmax(logits.float(), dim=-1)[*(torch.from_numpy(part).to(model.device) for part in chosen)]
+    return np.split(nll.cpu().numpy().astype(np.float64), np.cumsum(sizes)[:-1])
+
+
+def reads_trees(model: PreTrainedModel, eos_token_id: int, *, block_size: int) -> bool:
+    """Tell whether a model takes positions and visible tokens as they are given, by a tree as large as they get.
+
+    Others keep positions or distances of their own, as ALiBi, windows and recurrent states do.
+    """
+    generator = np.random.default_rng(0)
+    embeddings: Any = model.get_input_embeddings()
+    vocabulary = embeddings.weight.shape[0]
+    quarter = min(TREE_TOKENS // 4, block_size // 2)
+    begin = np.concatenate([[eos_token_id], generator.integers(vocabulary, size=quarter - 1)])
+    ends = generator.integers(vocabulary, size=(3, quarter + 1))
+    sequences = {number: np.concatenate([begin, end]) for number, end in enumerate(ends)}
+    first = dict.fromkeys(sequences, 0)
+    trees = tree_rows(sequences, first=first)
+    singles = [single_row(sequence, first=0, owner=number) for number, sequence in sequences.items()]
+    totals = np.zeros((2, len(sequences)))
+    try:
+        found = _row_nll(model, trees, padding=eos_token_id)
+    except Exception:  # each model refuses a mask of its own kind; what else is wrong with it, its own rows will tell
+        return False
+    for way, rows, scores in ((0, trees, found), (1, singles, _row_nll(model, singles, padding=eos_token_id))):
+        for row, nll in zip(rows, scores, strict=True):
+            np.add.at(totals[way], row.owners, nll)
+    return bool(np.allclose(totals[0], totals[1], rtol=1e-5, atol=0))
 
 
 def rows_per_batch(model: PreTrainedModel, length: int) -> int:
@@ -185,10 +247,3 @@ def document_items(
         **{f"{name}_nll": of.tolist() for name, of in floors.items()},
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _row_nll(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
-    """Return the summed NLL of each row's targets, float64 `(rows,)`; targets of -100 do not count."""
-    logits = model(input_ids=inputs.to(model.device), use_cache=False).logits.float()
-    nll = functional.cross_entropy(logits.flatten(0, 1), targets.to(model.device).flatten(), reduction="none")
-    return np.asarray(nll.view(targets.shape).cpu().numpy().sum(axis=1, dtype=np.float64))
