@@ -146,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: a second one waits 40 ms for the first to be acknowledged
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
@@ -389,7 +390,7 @@ def running() -> Iterator[FakeHub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnHandler", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub
@@ -431,4 +432,5 @@ def reached(hub: FakeHub, home: str, *, token: str | None = TOKEN) -> Iterator[N
         )
         patch.setattr(constants, "HF_TOKEN_PATH", f"{home}/token")
         patch.setattr("huggingface_hub.hf_api.api.endpoint", hub.address)
+        patch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address of the first hub that it knew
         yield
