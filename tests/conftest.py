@@ -121,6 +121,18 @@ def block_log(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]]:
     return log
 
 
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs write no report, a quarter of the time of a tiny one."""
+    monkeypatch.setattr("hindi_babylm.reporting.report.write_report", lambda *args, **kwargs: None)
+
+
+@pytest.fixture
+def prompt_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let datasets not sleep for five seconds whenever a stream is left, which is for the end of a process."""
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> "RunFolder":
     """Return a finished run of a causal model with two milestones."""

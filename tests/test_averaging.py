@@ -16,6 +16,8 @@ from hindi_babylm.training.checkpoint import load_checkpoint, read_checkpoint
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.runs import EVERY_OTHER_STEP, EVERY_STEP, assert_equal_runs, back_to, events_of, results_of
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 WriteRecipe = Callable[..., Path]
 Weights = dict[str, torch.Tensor]
 

@@ -17,6 +17,8 @@ from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.runs import EVERY_OTHER_STEP, ROOT, environment, events_of
 from tests.test_training import Make, make
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 __all__ = ["make"]
 WriteRecipe = Callable[..., Path]
 HUGE = {"learning_rate": 1e30, "max_grad_norm": 0.0, "eval_strategy": "no", "save_strategy": "steps"}

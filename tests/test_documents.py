@@ -91,7 +91,7 @@ def test_a_kill_while_reading_leaves_nothing_to_reuse(
     assert is_reused(source, capsys)
 
 
-def test_a_stream_ends_when_it_has_enough(tmp_path: Path) -> None:
+def test_a_stream_ends_when_it_has_enough(tmp_path: Path, prompt_streams: None) -> None:
     """Of a stream no more is read than the budget needs; the same seed draws the same documents, another others."""
     texts = [hindi_sentences(8, seed=seed) for seed in range(12_000)]
     hub_id = str(hub_folder(tmp_path / "dataset", texts))

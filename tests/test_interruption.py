@@ -27,7 +27,9 @@ from tests.runs import EVERY_OTHER_STEP, ROOT, assert_equal_runs, command, envir
 WriteRecipe = Callable[..., Path]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
+)
 def test_signal_writes_a_checkpoint_and_the_same_command_continues(write_recipe: WriteRecipe, name: str) -> None:
     """A signal ends the run after its step with code 75 and a checkpoint, from which it goes on exactly."""
     recipe = write_recipe(num_train_epochs=40, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)

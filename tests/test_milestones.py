@@ -32,6 +32,8 @@ from tests.runs import (
     results_of,
 )
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 WriteRecipe = Callable[..., Path]
 WORDS = [500, 1000, 1100, 2500, 10**9]
 REACHED = ["chck_500", "chck_1K", "chck_1100", "chck_2500"]

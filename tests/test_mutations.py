@@ -21,6 +21,8 @@ from hindi_babylm.tokenization.algorithms import TOKENIZERS, train_bpe
 from hindi_babylm.tokenization.training import train_tokenizer
 from tests.conftest import TINY_DEBERTA, TINY_GPT2, TINY_LLAMA, WORDS, tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 Recipe = dict[str, dict[str, Any]]
 # Time is no result.
 CLOCKS = {"seconds", "tokens_per_second", "peak_memory_bytes", "eval_runtime", "eval_samples_per_second"}

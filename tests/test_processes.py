@@ -54,8 +54,8 @@ def test_two_processes_give_the_losses_of_one(write_recipe: WriteRecipe, archite
 @pytest.mark.parametrize(
     ("architecture", "curriculum", "pacing", "epochs"),
     [
-        ("gpt2", "none", "staged", 3),
-        ("gpt2", "length", "staged", 3),
+        pytest.param("gpt2", "none", "staged", 3, marks=pytest.mark.slow),
+        pytest.param("gpt2", "length", "staged", 3, marks=pytest.mark.slow),
         ("gpt2", "lexical", "competence", 3),
         pytest.param("gpt2", "morphology", "cumulative", 6, marks=pytest.mark.slow),
         ("deberta-v2", "length", "staged", 3),

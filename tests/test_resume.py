@@ -23,6 +23,8 @@ from tests.runs import (
     results_of,
 )
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 WriteRecipe = Callable[..., Path]
 
 

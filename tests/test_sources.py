@@ -209,7 +209,7 @@ def test_more_text_files_move_no_text_from_the_test_split(tmp_path: Path) -> Non
     assert len(set(single["work"])) == 4
 
 
-def test_a_larger_budget_of_a_stream_moves_no_document(tmp_path: Path) -> None:
+def test_a_larger_budget_of_a_stream_moves_no_document(tmp_path: Path, prompt_streams: None) -> None:
     """Read further for a larger budget, a stream keeps what it gave, and displaces nothing of other sources."""
     texts = [hindi_sentences(6, seed=seed) for seed in range(3000)]
     hub_id = str(hub_folder(tmp_path / "dataset", texts))

@@ -38,6 +38,8 @@ from hindi_babylm.training.specification import resolve_batch
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 from tests.test_packing import EOS, handmade
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 VOCABULARY = 41
 Make = Callable[..., HindiLanguageModelTrainer]
 
