@@ -199,6 +199,7 @@ def test_figures_of_one_run_each_by_hand(runs: Path) -> None:
         macros.append(100 * np.mean([np.mean(own) for own in points.values()]))
     row = row_of(rows, "minimal_pairs.pairs.macro")
     assert row["difference"] == pytest.approx(macros[1] - macros[0])
+    assert (row["items"], row["item"]) == (20, "sentences")
     h = [2 * math.asin(math.sqrt(value / 100)) for value in macros]
     assert (row["effect"], row["effect_size"]) == ("Cohen's h", pytest.approx(h[1] - h[0]))
     assert {row["test"] for row in rows if row["test"]} == {"permutation"}
@@ -218,6 +219,92 @@ def test_seeds_are_replicates(runs: Path) -> None:
     assert row["low"] < row["value"] < row["high"]
 
 
+def rewrite_pairs(run: str, names: list[str], points: list[float]) -> None:
+    """Give a run pairs of these phenomena, a sentence for each name, with points by the row and by byte in results."""
+    rows: Rows = []
+    for number, name in enumerate(names):
+        for phenomenon in name.split("+"):
+            point, wrong = points[len(rows)], f"w{len(rows)}"
+            sides = {"nll": 10.0 + number % 7, "wrong_nll": 10.0 + number % 7 + 2 * point - 1}
+            sizes = {"bytes": 10 + number % 5, "wrong_bytes": 10 + len(rows) % 3}
+            rows.append({"phenomenon": phenomenon, "sen": f"s{number}", "wrong_sen": wrong, **sides, **sizes})
+            rows[-1] |= {"index": len(rows) - 1, "points": point}
+    write_items(run, "pairs", rows)
+    by_row: dict[str, list[float]] = {}
+    by_byte: dict[str, list[float]] = {}
+    for row in rows:
+        good, bad = row["nll"] / row["bytes"], row["wrong_nll"] / row["wrong_bytes"]
+        by_row.setdefault(row["phenomenon"], []).append(100 * row["points"])
+        by_byte.setdefault(row["phenomenon"], []).append(50.0 if good == bad else 100.0 * (good < bad))
+    ends = {"low": 0.0, "high": 100.0}
+    suite: dict[str, Any] = {"phenomena": {name: {"accuracy": np.mean(own), **ends} for name, own in by_row.items()}}
+    suite["macro"] = {"value": np.mean([np.mean(own) for own in by_row.values()]), **ends}
+    suite["per_byte"] = {"macro": {"value": np.mean([np.mean(own) for own in by_byte.values()]), **ends}}
+    change(f"{run}/results.json", lambda results: results["minimal_pairs"].update(pairs=suite))
+
+
+def test_pairs_of_one_sentence_are_exchanged_together(runs: Path) -> None:
+    """Accuracies are those of pairs, p that of all exchanges of whole sentences in a plain loop, by byte its own."""
+    names = ["a+b", "b+a", "a", "a+a", "b", "b", "a+b+b"]
+    draw = np.random.default_rng(1)
+    for run in ("slow-1", "fast-1"):
+        rewrite_pairs(run, names, draw.choice([0.0, 1.0], p=[0.4, 0.6], size=12).tolist())
+    rows = rows_of("slow-1", "fast-1")
+    read = [items_of(run, "pairs") for run in ("slow-1", "fast-1")]
+
+    def macro(points: list[float]) -> float:
+        by_name: dict[str, list[float]] = {}
+        for item, point in zip(read[0], points, strict=True):
+            by_name.setdefault(item["phenomenon"], []).append(point)
+        return 100 * float(np.mean([np.mean(own) for own in by_name.values()]))
+
+    def points_by_byte(item: dict[str, Any]) -> float:
+        good, bad = item["nll"] / item["bytes"], item["wrong_nll"] / item["wrong_bytes"]
+        return 0.5 if good == bad else float(good < bad)
+
+    sides = {
+        "minimal_pairs.pairs.macro": [[item["points"] for item in items] for items in read],
+        "minimal_pairs.pairs.per_byte.macro": [[points_by_byte(item) for item in items] for items in read],
+    }
+    assert sides["minimal_pairs.pairs.macro"] != sides["minimal_pairs.pairs.per_byte.macro"]
+    for figure, (slow, fast) in sides.items():
+        row = row_of(rows, figure)
+        assert row["value"] == pytest.approx(macro(fast))
+        assert row["difference"] == pytest.approx(macro(fast) - macro(slow))
+        assert (row["items"], row["item"]) == (7, "sentences")
+        found = []
+        for bits in range(2**7):
+            swapped = [bool(bits >> int(item["sen"][1:]) & 1) for item in read[0]]
+            two = [
+                macro([pair[turn ^ side] for pair, turn in zip(zip(slow, fast, strict=True), swapped, strict=True)])
+                for side in (0, 1)
+            ]
+            found.append(abs(two[1] - two[0]))
+        assert row["p"] == pytest.approx(np.mean(np.asarray(found) >= found[0] - 1e-9))
+    assert row_of(rows, "minimal_pairs.pairs.phenomena.a.accuracy")["items"] == 5
+    assert row_of(rows, "minimal_pairs.pairs.phenomena.b.accuracy")["items"] == 5
+
+
+def test_shares_that_all_agree_have_exact_limits(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All right or all wrong in every run, an accuracy has Clopper's and Pearson's limits over the sentences."""
+    names = ["a+b"] * 10 + ["a"] * 20 + ["b"] * 5
+    wrong, right = 100 * (1 - 0.025 ** (1 / 30)), 100 * 0.025 ** (1 / 15)
+    for words, count in ((["slow-1", "fast-1"], 1), (["slow-1", "fast-1", "slow-2", "fast-2"], 2)):
+        for run in words:
+            points = [0.0 if place % 2 == 0 else 1.0 for place in range(20)] + [0.0] * 20 + [1.0] * 5
+            rewrite_pairs(run, names, points)
+        rows = compare(words)
+        for condition in (0, 1):
+            a, b = (row_of(rows, f"minimal_pairs.pairs.phenomena.{name}.accuracy", condition) for name in "ab")
+            assert (a["runs"], a["value"], a["low"], a["high"]) == pytest.approx((count, 0, 0, wrong))
+            assert (b["runs"], b["value"], b["low"], b["high"]) == pytest.approx((count, 100, right, 100))
+        macro = row_of(rows, "minimal_pairs.pairs.macro")
+        ends = macro["value"], macro["low"], macro["high"]
+        assert ends == pytest.approx((50, right / 2, 50 + wrong / 2))
+        assert (macro["difference"], macro["difference_low"], macro["difference_high"], macro["p"]) == (0, 0, 0, 1)
+        assert "Where the interval of a difference has no width" in capsys.readouterr().out
+
+
 def test_holm_counts_one_likelihood_once(runs: Path) -> None:
     """All figures of one likelihood have one p; it is corrected for the other evidence of its table, not for them."""
     rows = [row for row in rows_of("slow-1", "fast-1", "coarse") if row["p"] is not None]
@@ -228,11 +315,11 @@ def test_holm_counts_one_likelihood_once(runs: Path) -> None:
     main_table = {
         (row["evidence"], row["condition"]): (row["p"], row["p_holm"]) for row in rows if row["family"] == "figures"
     }
-    assert len(main_table) == 4
+    assert len(main_table) == 6  # likelihood, pairs, and pairs by byte, of two conditions
     ordered = sorted(main_table.values())
     running = 0.0
     for rank, (p, adjusted) in enumerate(ordered):
-        running = max(running, min(1.0, (4 - rank) * p))
+        running = max(running, min(1.0, (6 - rank) * p))
         assert adjusted == pytest.approx(running)
     phenomena = {(row["evidence"], row["condition"]) for row in rows if row["family"] == "phenomena"}
     assert len(phenomena) == 4
@@ -342,14 +429,15 @@ def test_words_seen_are_shown_and_told(runs: Path, capsys: pytest.CaptureFixture
 
 
 def test_multiple_choice_and_fine_tuning_by_hand(runs: Path) -> None:
-    """Accuracy of choices is a plain mean, macro-F1 that of scikit-learn, mean over the fine-tunings."""
+    """Accuracy of choices is a plain mean, macro-F1 and accuracy are scikit-learn's, means over the fine-tunings."""
     draw = np.random.default_rng(0)
     labels = [str(label) for label in draw.choice(["खेल", "कला", "देश"], size=24)]
     expected: dict[str, dict[str, float]] = {}
     for run in ("slow-1", "fast-1"):
         points = draw.choice([0.0, 0.5, 1.0], size=12).tolist()
-        asked = {"context": "क", "choices": ["ख", "ग"], "answer": 0}
-        write_items(run, "cloze", [{"index": n, **asked, "points": own} for n, own in enumerate(points)])
+        asked = {"choices": ["ख", "ग"], "answer": 0}
+        rows = [{"index": n, "context": f"क{n // 2}", **asked, "points": own} for n, own in enumerate(points)]
+        write_items(run, "cloze", rows)
         # Seed 1 of one run calls a class that no text has: it counts for that seed alone.
         predicted = [
             {seed: label if draw.random() < 0.7 else ("कला", "वन")[seed == "1" and run == "fast-1"] for seed in "01"}
@@ -361,24 +449,29 @@ def test_multiple_choice_and_fine_tuning_by_hand(runs: Path) -> None:
         ]
         write_items(run, "topics", rows)
         scores = [f1_score(labels, [found[seed] for found in predicted], average="macro") for seed in "01"]
-        expected[run] = {"cloze": 100 * sum(points) / 12, "topics": 100 * sum(scores) / 2}
+        hits = sum(found[seed] == label for found, label in zip(predicted, labels, strict=True) for seed in "01")
+        expected[run] = {"cloze": 100 * sum(points) / 12, "topics": 100 * sum(scores) / 2, "hits": 100 * hits / 48}
 
         def edit(results: dict[str, Any], own: dict[str, float] = expected[run]) -> None:
             ends = {"low": 0.0, "high": 100.0}
             results["multiple_choice"] = {"cloze": {"accuracy": {"value": own["cloze"], **ends}}}
-            results["fine_tuning"] = {"topics": {"macro_f1": {"value": own["topics"], **ends}}}
+            topics = {"macro_f1": {"value": own["topics"], **ends}, "accuracy": {"value": own["hits"], **ends}}
+            results["fine_tuning"] = {"topics": topics}
 
         change(f"{run}/results.json", edit)
     rows = rows_of("slow-1", "fast-1")
-    for figure, name, unit in (
-        ("multiple_choice.cloze.accuracy", "cloze", "questions"),
-        ("fine_tuning.topics.macro_f1", "topics", "texts"),
+    for figure, name, items in (
+        ("multiple_choice.cloze.accuracy", "cloze", (6, "contexts")),
+        ("fine_tuning.topics.macro_f1", "topics", (24, "texts")),
+        ("fine_tuning.topics.accuracy", "hits", (24, "texts")),
     ):
         row = row_of(rows, figure)
         assert row["value"] == pytest.approx(expected["fast-1"][name])
         assert row["difference"] == pytest.approx(expected["fast-1"][name] - expected["slow-1"][name])
-        assert (row["difference_unit"], row["item"]) == ("points", unit)
+        assert (row["difference_unit"], row["items"], row["item"]) == ("points", *items)
         assert 0 < row["p"] <= 1
+    evidence = {row["evidence"] for row in rows if row["figure"].startswith("fine_tuning")}
+    assert len(evidence) == 2  # macro-F1 and accuracy have a p each
 
 
 @pytest.mark.slow
@@ -402,9 +495,14 @@ def test_multiple_choice_and_fine_tuning_of_real_runs(
     rows = rows_of("slow", "fast")
     for place, name in enumerate(("slow", "fast")):
         results = json.loads(Path(name, "results.json").read_text(encoding="utf-8"))
-        choices, topics = results["multiple_choice"]["cloze"]["accuracy"], results["fine_tuning"]["topics"]["macro_f1"]
-        assert row_of(rows, "multiple_choice.cloze.accuracy", place)["value"] == pytest.approx(choices["value"])
-        assert row_of(rows, "fine_tuning.topics.macro_f1", place)["value"] == pytest.approx(topics["value"])
+        topics = {
+            f"fine_tuning.topics.{key}": results["fine_tuning"]["topics"][key] for key in ("macro_f1", "accuracy")
+        }
+        told = {"multiple_choice.cloze.accuracy": results["multiple_choice"]["cloze"]["accuracy"], **topics}
+        for figure, entry in told.items():
+            row = row_of(rows, figure, place)
+            expected = [entry[key] for key in ("value", "low", "high")]
+            assert [row[key] for key in ("value", "low", "high")] == pytest.approx(expected)
 
 
 def test_learning_curves_have_every_metric_by_hand(runs: Path) -> None:

@@ -116,6 +116,15 @@ def test_the_screen_has_letters_for_long_names() -> None:
     assert max(len(line) for line in text.splitlines() if line.startswith("  ")) <= 80
 
 
+def test_a_difference_without_width_is_told_when_there_is_one() -> None:
+    """That the interval of a difference has no width is explained in every table that has one, and in no other."""
+    told = "has no width, all items and runs agreed on it, which does not show that others would."
+    empty = row("empty", difference=0.1 + 0.2, difference_low=0.1 + 0.2, difference_high=0.3)
+    for rows, shown in ((ROWS, False), ([*ROWS, empty], True)):
+        for text in (comparison_text(rows, []), comparison_latex(rows), comparison_markdown(rows, [], [], {})):
+            assert (told in text) == shown
+
+
 def words_of(svg: str) -> str:
     """Return the text of a drawing, after checking that it is whole XML without scripts."""
     root = ElementTree.fromstring(svg[svg.index("<svg") :])

@@ -194,16 +194,100 @@ def test_pairs_equal_one_at_a_time_scoring(tokenizer: Any) -> None:
     assert len(expected) == 5
 
 
+def nll_of(points: list[float]) -> np.ndarray:
+    """Return the NLL of sentences, good and bad in turn, that gives their pairs these points."""
+    return np.asarray([[1 - point, 0.5] for point in points]).ravel()
+
+
 def test_a_phenomenon_has_the_interval_of_its_own_pairs() -> None:
     """The bounds are those of as many draws of the pairs, 70 right of 100, and alone it is the macro average's."""
     nll = np.array([[0.0, 1.0]] * 70 + [[1.0, 0.0]] * 30).ravel()
-    pairs = [Pair("a", "x", "y")] * 100
+    pairs = [Pair("a", f"x{number:02}", "y") for number in range(100)]
     scores = accuracies(pairs, nll)
     entry = scores["phenomena"]["a"]
     assert scores["macro"] == {"value": entry["accuracy"], "low": entry["low"], "high": entry["high"]}
     assert [entry["low"], entry["high"]] == pytest.approx(binom.ppf([0.025, 0.975], 100, 0.7), abs=1.01)
-    both = accuracies([*pairs, Pair("b", "x", "y")], np.append(nll, [0.0, 1.0]))["phenomena"]
-    assert (both["b"]["low"], both["b"]["high"], both["a"]) == (100.0, 100.0, entry)
+    both = accuracies([*pairs, Pair("b", "z", "y")], np.append(nll, [0.0, 1.0]))["phenomena"]
+    assert (both["b"]["low"], both["b"]["high"]) == pytest.approx((2.5, 100.0))
+    assert both["a"] == pytest.approx(entry)
+
+
+def test_intervals_are_those_of_sentences_drawn_in_a_plain_loop() -> None:
+    """Macro average and phenomena of each draw follow from whole sentences, drawn among those of their phenomena."""
+    draw = np.random.default_rng(3)
+    places = ["a"] * 12 + ["b"] * 9 + ["ab"] * 8 + ["aab"] * 5 + ["b"] * 4
+    pairs = [Pair(name, f"s{number:02}", "y") for number, names in enumerate(places) for name in names]
+    pairs = [pairs[place] for place in draw.permutation(len(pairs))]
+    points = draw.choice([0.0, 0.5, 1.0], p=[0.3, 0.1, 0.6], size=len(pairs)).tolist()
+    by_sentence: dict[str, list[tuple[str, float]]] = {}
+    for pair, point in zip(pairs, points, strict=True):
+        by_sentence.setdefault(pair.good, []).append((pair.phenomenon, point))
+    strata: dict[str, list[str]] = {}
+    for sentence, rows in by_sentence.items():
+        strata.setdefault("".join(sorted(name for name, _ in rows)), []).append(sentence)
+    assert {name: len(own) for name, own in strata.items()} == {"a": 12, "b": 13, "ab": 8, "aab": 5}
+    found: dict[str, list[float]] = {"a": [], "b": [], "macro": []}
+    for _ in range(4000):
+        tops, counts = {"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0}
+        for own in strata.values():
+            for place in draw.integers(len(own), size=len(own) - 1):
+                for name, point in by_sentence[own[place]]:
+                    tops[name] += point * len(own) / (len(own) - 1)
+                    counts[name] += len(own) / (len(own) - 1)
+        assert counts == pytest.approx({"a": 12 + 8 + 10, "b": 13 + 8 + 5})
+        for name in "ab":
+            found[name].append(100 * tops[name] / counts[name])
+        found["macro"].append((found["a"][-1] + found["b"][-1]) / 2)
+    scores = accuracies(pairs, nll_of(points))
+    for name, entry in {**scores["phenomena"], "macro": scores["macro"]}.items():
+        low, high = np.quantile(found[name], [0.025, 0.975])
+        assert (entry["low"], entry["high"]) == pytest.approx((low, high), abs=0.08 * (high - low)), name
+
+
+def test_intervals_hold_the_truth_where_pairs_share_their_sentences() -> None:
+    """Of three pairs a sentence that go together 95 % are 95 %; over pairs, as if independent, they are far fewer."""
+    draw = np.random.default_rng(4)
+    pairs = [Pair(name, f"s{number:02}", "y") for name in "abc" for number in range(60)]
+    held, held_over_pairs = [], []
+    for seed in range(300):
+        hard = draw.random(60)
+        points = [np.where(draw.random(60) < 0.95, hard, draw.random(60)) < 0.7 for _ in "abc"]
+        macro = accuracies(pairs, nll_of(np.concatenate(points).astype(float).tolist()), seed=seed)["macro"]
+        held.append(macro["low"] <= 70 <= macro["high"])
+        samples = np.mean([draw.binomial(60, own.mean(), size=1000) / 60 for own in points], axis=0)
+        low, high = 100 * np.quantile(samples, [0.025, 0.975])
+        held_over_pairs.append(low <= 70 <= high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.035)
+    assert np.mean(held_over_pairs) < 0.85
+
+
+def test_without_repeated_sentences_the_interval_is_that_of_pairs() -> None:
+    """Of the macro average of phenomena with sentences of their own it is the normal one of its stratified variance."""
+    draw = np.random.default_rng(5)
+    names = np.repeat(["a", "b", "c"], [60, 200, 400])
+    points = (draw.random(660) < 0.7).astype(float)
+    macro = accuracies([Pair(name, f"s{number}", "y") for number, name in enumerate(names)], nll_of(points.tolist()))
+    own = [points[names == name] for name in "abc"]
+    reach = 100 * 1.96 * math.sqrt(sum(part.var(ddof=1) / len(part) for part in own)) / 3
+    value = 100 * np.mean([part.mean() for part in own])
+    assert macro["macro"]["value"] == pytest.approx(value)
+    ends = macro["macro"]["low"], macro["macro"]["high"]
+    assert ends == pytest.approx((value - reach, value + reach), abs=0.15 * reach)
+
+
+def test_pairs_that_all_agree_have_exact_limits() -> None:
+    """All right or all wrong, a phenomenon has Clopper's and Pearson's limits over its sentences, and no empty ones."""
+    pairs = [Pair("a", f"s{number}", "y") for number in range(53)]
+    pairs += [Pair("b", f"t{number // 2}", "y") for number in range(40)]
+    figures = accuracies(pairs, nll_of([0.0] * 53 + [1.0] * 40))
+    limits = {name: (entry["low"], entry["high"]) for name, entry in figures["phenomena"].items()}
+    low, high = 100 * 0.025 ** (1 / 20), 100 * (1 - 0.025 ** (1 / 53))
+    assert limits["a"] == pytest.approx((0, high))
+    assert limits["b"] == pytest.approx((low, 100))
+    assert figures["macro"] == pytest.approx({"value": 50, "low": low / 2, "high": 50 + high / 2})
+    figures = accuracies(pairs, nll_of([0.0] * 53 + [1.0] * 39 + [0.0]))
+    assert figures["phenomena"]["a"]["high"] == pytest.approx(high)
+    assert 40 < figures["macro"]["low"] < figures["macro"]["value"] == 48.75 < figures["macro"]["high"] == 50
 
 
 def test_constant_model_scores_exactly_half(tokenizer: Any) -> None:

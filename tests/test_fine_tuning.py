@@ -80,6 +80,14 @@ def test_macro_f1_is_that_of_scikit_learn(seed: int) -> None:
     assert macro_f1(labels, predicted, counts) == pytest.approx(again)
 
 
+def test_classifiers_that_are_always_right_have_exact_limits() -> None:
+    """Where all classifiers are right on all texts the accuracy has Clopper's and Pearson's limits over the texts."""
+    figures = figures_of(["a", "b"] * 10, [["a", "b"] * 10] * 3)
+    assert figures["accuracy"] == {"value": 100, "low": pytest.approx(100 * 0.025 ** (1 / 20)), "high": 100}
+    figures = figures_of(["a", "b"] * 10, [["a", "b"] * 10, ["a", "b"] * 9 + ["a", "a"]])
+    assert 90 < figures["accuracy"]["low"] < figures["accuracy"]["value"] == 97.5 < figures["accuracy"]["high"] == 100
+
+
 def test_intervals_are_those_of_resampled_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and interval of both figures are means over the classifiers of scikit-learn's, on the same resamples."""
     monkeypatch.setattr(metrics, "BOOTSTRAP_SAMPLES", 60)

@@ -173,7 +173,37 @@ def test_sums_that_are_equal_but_for_the_order_of_adding_are_ties() -> None:
     """Choices share a point whatever order their numbers were added in, and a millionth more is none."""
     sums = np.array([0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1])
     assert [points_of(sums, answer) for answer in (0, 1)] == [0.5, 0.5]
-    assert accuracy([sums, np.array([1.0, 1.0 + 1e-6])], [0, 0])["ties"] == 1
+    assert accuracy([sums, np.array([1.0, 1.0 + 1e-6])], [0, 0], cases=[0, 1])["ties"] == 1
+
+
+def test_questions_of_one_context_are_drawn_together() -> None:
+    """The interval is that of whole contexts, drawn in a plain loop, and wider than that of questions that agree."""
+    draw = np.random.default_rng(0)
+    points = np.repeat(draw.random(30) < 0.6, 3)
+    scores = [np.array([0.0, 1.0]) if point else np.array([1.0, 0.0]) for point in points]
+    found = accuracy(scores, [0] * 90, cases=np.repeat(np.arange(30), 3).tolist(), seed=0)["accuracy"]
+    samples = []
+    for _ in range(4000):
+        chosen = [question for case in draw.integers(30, size=30) for question in range(3 * case, 3 * case + 3)]
+        samples.append(100 * np.mean(points[chosen]))
+    low, high = np.quantile(samples, [0.025, 0.975])
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=3.4)  # a context is 3.3 points
+    alone = accuracy(scores, [0] * 90, cases=list(range(90)), seed=0)["accuracy"]
+    assert found["high"] - found["low"] > 1.4 * (alone["high"] - alone["low"])
+
+
+def test_questions_that_all_agree_have_exact_limits() -> None:
+    """All right or all wrong, an accuracy has the limits of Clopper and Pearson over its contexts."""
+    scores = [np.array([0.0, 1.0])] * 12
+    cases = [number // 2 for number in range(12)]
+    least = 100 * 0.025 ** (1 / 6)
+    assert accuracy(scores, [0] * 12, cases=cases)["accuracy"] == {
+        "value": 100,
+        "low": pytest.approx(least),
+        "high": 100,
+    }
+    wrong = accuracy(scores, [1] * 12, cases=cases)["accuracy"]
+    assert wrong == {"value": 0, "low": 0, "high": pytest.approx(100 - least)}
 
 
 def test_the_trigram_stands_beside(tokenizer: Any) -> None:

@@ -37,10 +37,10 @@ what differs between the recipes, and the tests take its runs as replicates.
 Written: comparison.md, comparison.tex (booktabs), comparison.csv (full
 precision), differences.svg, and curve-*.svg over the words seen.
 
-Tests are paired: over documents by work, over pairs within phenomena, over
-questions and texts. Holm's correction is over all comparisons of a table.
-Loss and perplexity per token are compared with one tokenizer only, figures of
-masked models with no causal model's."""
+Tests are paired: over documents by work, over minimal pairs by good sentence,
+over questions by context, and over texts. Holm's correction is over all
+comparisons of a table. Loss and perplexity per token are compared with one
+tokenizer only, figures of masked models with no causal model's."""
 OWN_FLAGS = ("baseline", "names", "output_dir")
 
 

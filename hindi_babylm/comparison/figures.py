@@ -8,8 +8,15 @@ import numpy as np
 
 from hindi_babylm.comparison.measures import KINDS, Measure, kind_of, measures, texts_of
 from hindi_babylm.comparison.runs import Condition, Run
-from hindi_babylm.comparison.significance import Difference, Scores, compare_scores, estimate, holm
-from hindi_babylm.metrics import bootstrap_interval, perplexity
+from hindi_babylm.comparison.significance import (
+    Difference,
+    Scores,
+    compare_scores,
+    estimate,
+    holm,
+    limits_where_all_agree,
+)
+from hindi_babylm.metrics import perplexity
 from hindi_babylm.storage import UserError
 
 Row = dict[str, Any]
@@ -101,7 +108,7 @@ def _rows(
             "runs": len(values),
             "words_seen": condition.words_seen,
             "value": _on_scale(measure, found.value) if found else values[0],
-            **(_interval(measure, found) if found else _interval_of_one(measure, condition.runs[0], own)),
+            **_interval(measure, condition.runs[0], own, found),
             "sd": float(np.std(values, ddof=1)) if found else None,
             "items": len(measure.strata),
             "item": measure.items,
@@ -141,29 +148,28 @@ def _on_scale(measure: Measure, value: float) -> float:
     return perplexity(value, 1) if measure.scale == "log" else value
 
 
-def _interval(measure: Measure, found: Difference) -> Row:
-    low, high = found.low, found.high
-    if measure.unit == "%":
-        low, high = max(0.0, low), min(100.0, high)
-    return {"low": _on_scale(measure, low), "high": _on_scale(measure, high)}
-
-
-def _interval_of_one(measure: Measure, run: Run, scores: Scores) -> Row:
-    """Return the interval that `results.json` has; of a phenomenon it may have none."""
-    entry = _entry(measure, run)
-    if isinstance(entry, Mapping):
-        return {end: math.inf if entry[end] is None else entry[end] for end in ("low", "high")}
-    low, high = bootstrap_interval(scores.tops[0, :, 0, 0], scores.bottoms[0, :, 0, 0])
+def _interval(measure: Measure, run: Run, scores: Scores, found: Difference | None) -> Row:
+    """Return the interval of several runs as it was `found`, of one as `results.json` has it."""
+    exact = limits_where_all_agree(scores) if measure.scale == "accuracy" else None
+    if exact:
+        low, high = exact
+    elif found and measure.unit == "%":
+        low, high = max(0.0, found.low), min(100.0, found.high)
+    elif found:
+        low, high = _on_scale(measure, found.low), _on_scale(measure, found.high)
+    else:
+        entry = _entry(run, measure.place[:-1] if measure.family == "phenomena" else measure.place)
+        low, high = (math.inf if entry[end] is None else entry[end] for end in ("low", "high"))
     return {"low": low, "high": high}
 
 
-def _entry(measure: Measure, run: Run) -> Any:
+def _entry(run: Run, place: Sequence[str]) -> Any:
     """Return what `results.json` has of a figure: the value with its interval, or the value."""
     entry: Any = run.results
-    for part in measure.place:
+    for part in place:
         if not isinstance(entry, Mapping) or part not in entry:
             raise UserError(
-                f"{run.path}/results.json lacks {'.'.join(measure.place)}, of which items/ holds scores: "
+                f"{run.path}/results.json lacks {'.'.join(place)}, of which items/ holds scores: "
                 f"hindi-babylm evaluate {run.path} writes a folder with both, to be named instead"
             )
         entry = entry[part]
@@ -172,7 +178,7 @@ def _entry(measure: Measure, run: Run) -> Any:
 
 def _check_reported(measure: Measure, condition: Condition, values: Sequence[float]) -> None:
     for run, value in zip(condition.runs, values, strict=True):
-        entry = _entry(measure, run)
+        entry = _entry(run, measure.place)
         told = entry["value"] if isinstance(entry, Mapping) else entry
         if told is not None and abs(value - told) > TOLERANCE * max(1.0, abs(told)):
             raise UserError(

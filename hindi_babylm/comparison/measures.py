@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hindi_babylm.comparison.runs import Condition, Item, Run
+from hindi_babylm.metrics import cases_of, signatures, tabulated
 from hindi_babylm.storage import UserError
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -32,8 +33,9 @@ LIKELIHOODS = {
 class Measure:
     """A figure: where `results.json` has it, its label, unit and scale, what was drawn, and how it follows from items.
 
-    `scale` is `bits`, `log` (of a perplexity), `accuracy` or `points`, both in percent. `read` turns the items of a
-    run into the `(items, averages, parts)` arrays of `Scores`. Measures with one `evidence` test one hypothesis.
+    `scale` is `bits`, `log` (of a perplexity), `accuracy` or `points`, both in percent. `read` turns the rows of a
+    run into the `(items, averages, parts)` arrays of `Scores`: an item is what was drawn, with all of its rows.
+    Measures with one `evidence` test one hypothesis.
     """
 
     place: tuple[str, ...]
@@ -95,33 +97,55 @@ def measures(kind: str, name: str, conditions: Sequence[Condition], notes: list[
                 strata=np.zeros(works.max() + 1),
             )
     elif kind == "phenomenon":
-        phenomena, index = np.unique([item["phenomenon"] for item in items], return_inverse=True)
-        shared: dict[str, Any] = {"unit": "%", "scale": "accuracy", "items": "pairs"}
-        parts = np.eye(len(phenomena))[index]
-        place, label = ("minimal_pairs", name, "macro"), f"{name}, macro accuracy"
-        yield Measure(place, label, **shared, evidence=name, read=_points(parts), strata=index)
-        for number, phenomenon in enumerate(phenomena if len(phenomena) > 1 else ()):
-            yield Measure(
-                place=("minimal_pairs", name, "phenomena", str(phenomenon), "accuracy"),
-                label=f"{name}, {phenomenon}",
-                **shared,
-                evidence=f"{name} {phenomenon}",
-                read=_points(parts[:, [number]][index == number], np.flatnonzero(index == number)),
-                strata=np.zeros(int((index == number).sum())),
-                family="phenomena",
-            )
+        yield from _of_pairs(name, items)
     elif kind == "choices":
-        whole = np.ones((len(items), 1))
-        place = ("multiple_choice", name, "accuracy")
-        yield Measure(
-            place, f"{name}, accuracy", "%", "accuracy", "questions", name, _points(whole), np.zeros(len(items))
-        )
+        cases = cases_of([item["context"] for item in items])
+        drawn = "questions" if len(set(cases)) == len(items) else "contexts"
+        read = _shares(cases, np.zeros(len(items), dtype=int))
+        place, strata = ("multiple_choice", name, "accuracy"), np.zeros(len(set(cases)))
+        yield Measure(place, f"{name}, accuracy", "%", "accuracy", drawn, name, read, strata)
     else:
-        place = ("fine_tuning", name, "macro_f1")
         rows = [item for run in runs for item in run.items[name]]
         classes = np.unique([str(label) for item in rows for label in (item["label"], *item["predicted"].values())])
-        read = _macro_f1(classes)
-        yield Measure(place, f"{name}, macro-F1", "%", "points", "texts", name, read, np.zeros(len(items)))
+        place, read, strata = ("fine_tuning", name, "macro_f1"), _macro_f1(classes), np.zeros(len(items))
+        yield Measure(place, f"{name}, macro-F1", "%", "points", "texts", name, read, strata)
+        # Of the same predictions, but no function of macro-F1: a hypothesis of its own.
+        place, evidence = ("fine_tuning", name, "accuracy"), f"{name} accuracy"
+        yield Measure(place, f"{name}, accuracy", "%", "accuracy", "texts", evidence, _right, strata)
+
+
+def _of_pairs(name: str, items: Sequence[Item]) -> Iterator[Measure]:
+    """Yield the accuracies of minimal pairs, whose sentences were drawn: strata are those paired in the same phenomena.
+
+    The accuracy by nats a byte is another choice between the same sentences, so a hypothesis of its own.
+    """
+    phenomena, index = np.unique([item["phenomenon"] for item in items], return_inverse=True)
+    sentences = [str(item["sen"]) for item in items]
+    shared: dict[str, Any] = {"unit": "%", "scale": "accuracy", "items": "sentences"}
+    for place, label, evidence, by_byte in (
+        (("macro",), "macro accuracy", name, False),
+        (("per_byte", "macro"), "macro accuracy by bits a byte", f"{name} by byte", True),
+    ):
+        yield Measure(
+            place=("minimal_pairs", name, *place),
+            label=f"{name}, {label}",
+            **shared,
+            evidence=evidence,
+            read=_shares(sentences, index, by_byte=by_byte),
+            strata=signatures(tabulated(sentences, index, np.ones(len(items)))),
+        )
+    for number, phenomenon in enumerate(phenomena if len(phenomena) > 1 else ()):
+        chosen = np.flatnonzero(index == number)
+        own, part = [sentences[place] for place in chosen], np.zeros(len(chosen), dtype=int)
+        yield Measure(
+            place=("minimal_pairs", name, "phenomena", str(phenomenon), "accuracy"),
+            label=f"{name}, {phenomenon}",
+            **shared,
+            evidence=f"{name} {phenomenon}",
+            read=_shares(own, part, chosen),
+            strata=signatures(tabulated(own, part, np.ones(len(chosen)))),
+            family="phenomena",
+        )
 
 
 def _likelihood(works: np.ndarray, unit: str, nats: float) -> Callable[[Sequence[Item]], Arrays]:
@@ -134,13 +158,34 @@ def _likelihood(works: np.ndarray, unit: str, nats: float) -> Callable[[Sequence
     return read
 
 
-def _points(parts: np.ndarray, chosen: np.ndarray | None = None) -> Callable[[Sequence[Item]], Arrays]:
+def _shares(
+    cases: Sequence[object], parts: np.ndarray, chosen: np.ndarray | None = None, *, by_byte: bool = False
+) -> Callable[[Sequence[Item]], Arrays]:
+    """Read the points of the `chosen` rows by case and part, those of the rows or those by nats a byte."""
+
     def read(items: Sequence[Item]) -> Arrays:
-        points = np.asarray([item["points"] for item in items], dtype=np.float64)
+        points = _points_by_byte(items) if by_byte else np.asarray([item["points"] for item in items], dtype=np.float64)
         points = points if chosen is None else points[chosen]
-        return 100 * (points[:, None] * parts)[:, None], parts[:, None]
+        counts = tabulated(cases, parts, np.ones(len(points)))
+        return 100 * tabulated(cases, parts, points)[:, None], counts[:, None]
 
     return read
+
+
+def _points_by_byte(items: Sequence[Item]) -> np.ndarray:
+    """Return 1 for each pair whose better sentence has fewer nats a byte, 0.5 for a tie up to rounding: `(items,)`."""
+    good, bad = (
+        np.asarray([item[f"{which}nll"] / item[f"{which}bytes"] for item in items], dtype=np.float64)
+        for which in ("", "wrong_")
+    )
+    return np.where(np.isclose(good, bad, rtol=1e-9, atol=0), 0.5, (good < bad).astype(float))
+
+
+def _right(items: Sequence[Item]) -> Arrays:
+    """Read whether each classifier is right on each text."""
+    found = [[str(label) == str(item["label"]) for label in item["predicted"].values()] for item in items]
+    points = 100.0 * np.asarray(found)[..., None]
+    return points, np.ones_like(points)
 
 
 def _macro_f1(classes: np.ndarray) -> Callable[[Sequence[Item]], Arrays]:

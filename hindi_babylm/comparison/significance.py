@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hindi_babylm.metrics import BOOTSTRAP_SAMPLES, CONFIDENCE
+from hindi_babylm.metrics import BOOTSTRAP_SAMPLES, CONFIDENCE, agreement_limits, resampled
 
 PERMUTATIONS = 9999  # drawn where there are more sign flips than these; else all are taken
 SIGNS_PER_BATCH = 2**22
@@ -19,7 +19,7 @@ class Scores:
     `tops` and `bottoms` are float64 `(runs, items, averages, parts)`. A run's figure is the mean over `averages` of the
     mean over `parts` of sum(tops) / sum(bottoms), a part of nothing left out: bits per byte have one part, a macro
     average has one a phenomenon, macro-F1 one a class, in an average for each classifier. An item is what was drawn
-    independently, a work or a pair; `strata (items,)` are resampled each by itself.
+    independently, a work or a sentence with its pairs; `strata (items,)` are resampled each by itself.
     """
 
     tops: np.ndarray
@@ -74,6 +74,21 @@ def estimate(scores: Scores) -> Difference:
     return _by_t(float(scores.figures().mean()), [scores])._replace(p=float("nan"))
 
 
+def limits_where_all_agree(scores: Scores) -> tuple[float, float] | None:
+    """Return the exact limits, in percent, of shares of which every item of every run is right, or every one wrong.
+
+    A bootstrap and a t statistic see no spread there, and would claim certainty. More runs that agree are no more
+    items: the limits are those of one. None where anything differs within a part.
+
+    >>> scores = Scores(np.zeros((2, 53, 1, 1)), np.ones((2, 53, 1, 1)), np.zeros(53))
+    >>> low, high = limits_where_all_agree(scores)
+    >>> print(low, round(high, 1))
+    0.0 6.7
+    """
+    found = agreement_limits(scores.tops.sum(axis=(0, 2)) / 100, scores.bottoms.sum(axis=(0, 2)))
+    return found and (100 * found[0], 100 * found[1])
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p values adjusted for so many comparisons, in the same order (Holm 1979).
 
@@ -100,13 +115,8 @@ def _mean_run(scores: Scores) -> Scores:
 
 def _paired_bootstrap(base: Scores, other: Scores, *, seed: int) -> tuple[float, float]:
     """Return the percentile interval of the difference of two runs, whose items are drawn together."""
-    generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(base.strata == stratum) for stratum in np.unique(base.strata)]
-    counts = np.zeros(base.tops.shape[1])
     samples = []
-    for _ in range(BOOTSTRAP_SAMPLES):
-        for group in groups:
-            counts[group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)))
+    for counts in resampled(base.strata, draws=BOOTSTRAP_SAMPLES, seed=seed):
         one, two = (
             _figure(*(np.tensordot(counts, part[0], 1) for part in (scores.tops, scores.bottoms)))
             for scores in (base, other)
@@ -132,7 +142,8 @@ def _permutation(base: Scores, other: Scores, *, seed: int) -> float:
             (total.sum(axis=0), np.tensordot(signs, change, 1)) for total, change in zip(sums, differences, strict=True)
         )
         base_figure = _figure(tops + top_shift, bottoms + bottom_shift)
-        return np.asarray(_figure(tops - top_shift, bottoms - bottom_shift) - base_figure)
+        # Rounded: exchanges that differ by the order of adding alone tie with the real one.
+        return np.asarray(np.round(_figure(tops - top_shift, bottoms - bottom_shift) - base_figure, 10))
 
     items = base.tops.shape[1]
     settings: Any = {"n_resamples": PERMUTATIONS, "batch": max(1, SIGNS_PER_BATCH // items), "rng": seed}

@@ -126,7 +126,8 @@ def figures_of(labels: Sequence[str], predicted: Sequence[Sequence[str]], *, see
     """Return macro-F1 and accuracy in percent, means over the classifiers, with 95 % intervals over the texts.
 
     `labels (texts,)` are true; `predicted (classifiers, texts)`. Each resample of the texts (Efron 1979) is the same
-    for all classifiers, so the intervals say what other texts would change and not what other seeds would.
+    for all classifiers, so the intervals say what other texts would change and not what other seeds would. Where all
+    texts agree the limits of the accuracy are exact ones (docs/decisions.md).
 
     >>> figures = figures_of(["a", "a", "b", "b"], [["a", "a", "b", "b"], ["a", "a", "a", "a"]])
     >>> figures["accuracy"]["value"], round(figures["macro_f1"]["value"], 1)  # of 1 and 1/3
@@ -134,16 +135,15 @@ def figures_of(labels: Sequence[str], predicted: Sequence[Sequence[str]], *, see
     """
     import numpy as np
 
-    from hindi_babylm.metrics import BOOTSTRAP_SAMPLES, CONFIDENCE, bootstrap_interval
+    from hindi_babylm.metrics import BOOTSTRAP_SAMPLES, CONFIDENCE, agreement_limits, bootstrap_interval
 
     codes = {label: code for code, label in enumerate(sorted({*labels, *(name for row in predicted for name in row)}))}
     true = np.asarray([codes[label] for label in labels])
     found = np.asarray([[codes[label] for label in row] for row in predicted])
     points = (found == true).mean(axis=0)
-    accuracy = {
-        "value": points.mean(),
-        **dict(zip(("low", "high"), bootstrap_interval(points, np.ones(len(true)), seed=seed), strict=True)),
-    }
+    exact = agreement_limits(points[:, None], np.ones((len(true), 1)))
+    low, high = exact or bootstrap_interval(points, np.ones(len(true)), seed=seed)
+    accuracy = {"value": points.mean(), "low": low, "high": high}
     generator = np.random.default_rng(seed)
     samples = []
     for _ in range(BOOTSTRAP_SAMPLES):

@@ -137,22 +137,25 @@ def score_questions(
     """
     import numpy as np
 
+    from hindi_babylm.metrics import cases_of
+
     encoded, given = encode_questions(scorer.tokenizer, questions, room=scorer.room)
     nll, _ = scorer.nll(question_texts(questions), "Multiple choice", given=given)
     sizes = np.asarray([count_bytes(part) for question in questions for part in _scored(question)])
     ends = np.cumsum([len(question.choices) for question in questions])[:-1]
     answers = [question.answer for question in questions]
+    cases = cases_of([question.context for question in questions])
     by_question, by_byte = np.split(nll, ends), np.split(nll / sizes, ends)
     figures = {
-        **accuracy(by_question, answers, seed=seed),
-        "per_byte": accuracy(by_byte, answers, seed=seed),
+        **accuracy(by_question, answers, cases=cases, seed=seed),
+        "per_byte": accuracy(by_byte, answers, cases=cases, seed=seed),
         "questions": len(questions),
         "chance": 100 * float(np.mean([1 / len(question.choices) for question in questions])),
     }
     if floors is not None:
         contexts = [ids[:count] for ids, count in zip(encoded, given, strict=True)]
         floor = floors.trigram_nll(encoded) - floors.trigram_nll(contexts)
-        figures["trigram"] = accuracy(np.split(floor, ends), answers, seed=seed)
+        figures["trigram"] = accuracy(np.split(floor, ends), answers, cases=cases, seed=seed)
     items = [
         {
             "index": index,
@@ -170,17 +173,27 @@ def score_questions(
     return figures, items
 
 
-def accuracy(scores: "Sequence[np.ndarray]", answers: Sequence[int], *, seed: int = 0) -> dict[str, Any]:
-    """Return the mean of `points_of` the questions in percent, with its 95 % interval over them, and their ties.
+def accuracy(
+    scores: "Sequence[np.ndarray]", answers: Sequence[int], *, cases: Sequence[int], seed: int = 0
+) -> dict[str, Any]:
+    """Return the mean of `points_of` the questions in percent, with its 95 % interval over `cases`, and their ties.
 
-    `scores` are those of the choices of each question, `(choices,)`: the lowest is chosen.
+    `scores` are those of the choices of each question, `(choices,)`: the lowest is chosen. `cases (questions,)` are
+    those of `metrics.cases_of`; where all questions agree the limits are exact ones (docs/decisions.md).
+
+    >>> import numpy as np
+    >>> figures = accuracy([np.array([1.0, 2.0]), np.array([3.0, 1.0])], [0, 0], cases=[0, 1])
+    >>> figures["accuracy"]["value"], figures["ties"]
+    (50.0, 0)
     """
     import numpy as np
 
-    from hindi_babylm.metrics import bootstrap_interval
+    from hindi_babylm.metrics import agreement_limits, bootstrap_interval, tabulated
 
     points = np.asarray([points_of(own, answer) for own, answer in zip(scores, answers, strict=True)])
-    low, high = bootstrap_interval(points, np.ones(len(points)), seed=seed)
+    one = np.zeros(len(points), dtype=int)
+    right, counts = tabulated(cases, one, points), tabulated(cases, one, np.ones(len(points)))
+    low, high = agreement_limits(right, counts) or bootstrap_interval(right[:, 0], counts[:, 0], seed=seed)
     return {
         "accuracy": {"value": 100 * float(points.mean()), "low": 100 * low, "high": 100 * high},
         "ties": sum(int(_lowest(own).sum() > 1) for own in scores),

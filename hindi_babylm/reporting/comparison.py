@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -163,6 +164,11 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     if "relative, %" in effects:
         lines.append("The effect size of bits is the relative difference, as is a difference of perplexities.")
         lines.append("Bits and perplexities are the better the lower.")
+    if any(math.isclose(row["difference_low"], row["difference_high"], abs_tol=1e-9) for row in compared):
+        lines.append(
+            "Where the interval of a difference has no width, all items and runs agreed on it, which does not show "
+            "that others would."
+        )
     if any(row["unit"] == "%" for row in compared):
         lines.append("Accuracies and F1 are the better the higher.")
     return lines
