@@ -147,6 +147,11 @@ def test_differences_are_drawn_a_panel_a_hypothesis() -> None:
     assert "test: difference in bits a byte, lower is better" in text
     share = draw_differences([row("a", label="x, accuracy, %", difference_unit="points")])
     assert "x, accuracy: difference in points, higher is better" in words_of(str(share))
+    label = f"{'suite ' * 10}, macro accuracy by bits a byte, %"
+    long = str(draw_differences([row("a", label=label, difference_unit="points")]))
+    lines = re.findall(r"<text[^>]*>([^<]*suite[^<]*|[^<]*is better)</text>", long)
+    assert len(lines) == 3  # a title has its room: nothing is cut off at the edge
+    assert max(map(len, lines)) <= 58
     assert "akshara" not in text
     assert "difference to base, 95 % interval" in text
     assert draw_differences([BASE]) is None

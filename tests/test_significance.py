@@ -9,6 +9,7 @@ from scipy import stats
 
 from hindi_babylm.comparison import significance
 from hindi_babylm.comparison.significance import Scores, compare_scores, estimate, holm
+from hindi_babylm.metrics import signatures
 
 DRAW = np.random.default_rng(5)
 
@@ -149,6 +150,53 @@ def test_a_macro_average_is_resampled_within_its_strata() -> None:
     found = compare_scores(macro(base, strata), macro(other, strata))
     assert found.value == pytest.approx(np.mean([own.mean() for own in changes]))
     assert (found.high - found.low) / 2 == pytest.approx(reach, rel=0.1)
+
+
+def shared_sentences() -> tuple[np.ndarray, list[Scores]]:
+    """Return how many pairs of two phenomena 40 sentences have, and two runs' scores with the sentences as items."""
+    counts = np.array([[1, 0]] * 12 + [[0, 1]] * 10 + [[1, 1]] * 18).astype(float)
+    right = [np.minimum(counts, DRAW.random((40, 1)) < share) for share in (0.5, 0.7)]
+    return counts, [Scores(100 * own[None, :, None], counts[None, :, None], signatures(counts)) for own in right]
+
+
+def test_the_bootstrap_draws_whole_sentences_in_a_plain_loop() -> None:
+    """The interval of a difference of macro averages is that of sentences, drawn for both runs among their like."""
+    counts, (base, other) = shared_sentences()
+    changes = ((other.tops - base.tops)[0, :, 0]).tolist()
+    samples = []
+    for _ in range(4000):
+        sums = [0.0, 0.0]
+        for begin, size in ((0, 12), (12, 10), (22, 18)):
+            for place in DRAW.integers(begin, begin + size, size=size - 1):
+                for part in (0, 1):
+                    sums[part] += changes[place][part] * size / (size - 1)
+        samples.append((sums[0] / 30 + sums[1] / 28) / 2)
+    assert counts.sum(axis=0).tolist() == [30, 28]
+    low, high = np.quantile(samples, [0.025, 0.975])
+    found = compare_scores(base, other)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))
+
+
+def test_a_t_over_sentences_is_wider_than_one_over_their_pairs() -> None:
+    """Pairs that are right and wrong together tell as much as one: over sentences the interval is wider by sqrt(2)."""
+    right = np.repeat(DRAW.random((1, 50, 1)) < 0.7, 2, axis=2) * 100.0
+    over_sentences = estimate(Scores(np.repeat(right, 2, axis=0)[:, :, None], np.ones((2, 50, 1, 2)), np.zeros(50)))
+    pairs = np.concatenate([right[..., :1] * [1, 0], right[..., 1:] * [0, 1]], axis=1)
+    parts = np.repeat(np.eye(2), 50, axis=0)
+    over_pairs = estimate(scores(np.repeat(pairs, 2, axis=0), parts))
+    assert over_sentences.value == over_pairs.value == pytest.approx(right.mean())
+    expected = stats.ttest_1samp(right[0, :, 0], 0).confidence_interval()
+    assert over_sentences[1:3] == pytest.approx(tuple(expected))
+    ratio = (over_sentences.high - over_sentences.low) / (over_pairs.high - over_pairs.low)
+    assert ratio == pytest.approx(2**0.5, rel=0.03)
+
+
+def test_a_difference_of_rounding_alone_is_none() -> None:
+    """Where two runs have one figure but for the order of adding, every exchange is as far from 0, and p is 1."""
+    base = macro(np.array([[1, 1, 0, 0, 1, 1, 0]]), np.array([0, 0, 0, 1, 1, 1, 1]))
+    other = macro(np.array([[0, 1, 1, 1, 0, 1, 0]]), np.array([0, 0, 0, 1, 1, 1, 1]))
+    noisy = Scores(other.tops * (1 + 1e-15), other.bottoms, other.strata)
+    assert compare_scores(base, noisy).p == 1
 
 
 def test_where_items_agree_runs_are_compared_as_by_t() -> None:

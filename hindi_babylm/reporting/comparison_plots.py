@@ -12,7 +12,7 @@ from hindi_babylm.reporting.curves import POINTS, averaged, set_log_scale
 
 Row = Mapping[str, Any]
 WIDTH, BAR_HEIGHT, CURVE_HEIGHT, LINE_HEIGHT = 7.2, 0.32, 2.8, 0.19  # inches
-LABEL, NAME = 34, 70  # characters of a line of a condition's name, beside a bar and below curves
+LABEL, NAME, TITLE = 34, 70, 58  # characters of a line of a condition's name, beside a bar and below curves; of a title
 # Key of an event -> title, unit of the y axis, and whether it is logarithmic.
 CURVES = {
     "loss": ("Training loss", "nats a token", False),
@@ -38,14 +38,17 @@ def draw_differences(rows: Sequence[Row]) -> str | None:
     panels = [[row for row in compared if row["figure"] == figure] for figure in drawn.values()]
     if not panels:
         return None
-    heights = [len(panel) * max(map(_lines, panel)) + 2 for panel in panels]
+    titles = [textwrap.wrap(_title(panel[0]), TITLE) for panel in panels]
+    heights = [
+        len(panel) * max(map(_lines, panel)) + 1.4 + 0.6 * len(title)
+        for panel, title in zip(panels, titles, strict=True)
+    ]
     with _style("differences"):
         import matplotlib.figure
 
         drawing = matplotlib.figure.Figure(figsize=(WIDTH, BAR_HEIGHT * sum(heights) + 0.4), layout="constrained")
         shapes = drawing.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, panel in zip(shapes, panels, strict=True):
-            first = panel[0]
+        for axes, panel, title in zip(shapes, panels, titles, strict=True):
             places = np.arange(len(panel))
             values, low, high = (
                 np.array([row[name] for row in panel], dtype=np.float64)
@@ -58,9 +61,7 @@ def draw_differences(rows: Sequence[Row]) -> str | None:
             axes.set_yticks(places, ["\n".join(_wrapped(row["condition"])) for row in panel], fontsize=9)
             axes.set_ylim(len(panel) - 0.5, -0.5)
             axes.tick_params(axis="x", labelsize=9)
-            better = "higher" if first["difference_unit"] == "points" else "lower"
-            told = f"{first['label'].rsplit(', ', 1)[0]}: difference in {first['difference_unit']}, {better} is better"
-            axes.set_title(told, fontsize=10, loc="left")
+            axes.set_title("\n".join(title), fontsize=10, loc="left")
             axes.grid(axis="x", alpha=0.25)
             axes.spines[["top", "right", "left"]].set_visible(False)
         baseline = textwrap.shorten(str(compared[0]["baseline"]), 70, placeholder="...")
@@ -128,6 +129,11 @@ def mean_of_seeds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> list
 def _line(points: Sequence[tuple[float, float, float]]) -> tuple[np.ndarray, np.ndarray]:
     values = np.array([point[1:] for point in points], dtype=np.float64).reshape(-1, 2)
     return averaged(values[:, 0], values[:, 1], points=POINTS)
+
+
+def _title(row: Row) -> str:
+    better = "higher" if row["difference_unit"] == "points" else "lower"
+    return f"{row['label'].rsplit(', ', 1)[0]}: difference in {row['difference_unit']}, {better} is better"
 
 
 def _wrapped(name: str, width: int = LABEL) -> list[str]:
