@@ -4,7 +4,10 @@ import csv
 import io
 import math
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +73,7 @@ def test_cells_round_for_reading() -> None:
     )
     words = {"unit": "perplexity a word", "value": 12345.67, "low": 1.0, "high": math.inf, "difference_unit": "%"}
     told = dict(zip(HEADS, cells(row("x", **words, words_seen=None)), strict=True))
-    assert (told["value"], told["words_seen"], told["effect"]) == ("12,345.7 [1.0, inf]", "unknown", "-")
+    assert (told["value"], told["words_seen"], told["effect"]) == ("12,346 [1, inf]", "unknown", "-")
 
 
 def test_latex_sets_every_sign_as_it_stands() -> None:
@@ -80,18 +83,48 @@ def test_latex_sets_every_sign_as_it_stands() -> None:
         assert f"\\{sign}" in latex(SPITEFUL)
     escaped = r"lr=1e-3\_50\%, a\textbar{}b \& \{x\} \#1 \$\textasciicircum{}\textasciitilde{} "
     assert latex(SPITEFUL) == escaped + r"\textless{}c\textgreater{} \textbackslash{}d"
-    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
+    columns = re.search(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}", text)
     assert columns is not None
-    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len(lines) == 1 + len(ROWS)
-    assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(columns[1])}
+    head, figure, *lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert figure == rf"\multicolumn{{{len(columns[1])}}}{{@{{}}l@{{}}}}{{test, bits a byte (1,200 works)}} \\"
+    assert len(lines) == len(ROWS)
+    assert {len(re.split(r"(?<!\\)&", line)) for line in (head, *lines)} == {len(columns[1])}
     assert "$-$0.0234 [$-$0.0300, $-$0.0100]" in text
+    assert f"A: base (1 run, 540,000 words seen). B: {latex(SPITEFUL)} (3 runs, 540,000 words seen)." in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
     plain = re.sub(r"\\[&%$#_{}]", "", text).replace("$-$", "")
     assert "$" not in plain
     assert "#" not in plain
     assert plain.count("{") == plain.count("}")
     assert all("%" not in line for line in plain.splitlines()[1:])
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
+def test_latex_fits_a_page(tmp_path: Path) -> None:
+    """LaTeX sets the table without an error, and no line of it is wider than the text of a page."""
+    accuracy: dict[str, Any] = {
+        "figure": "x",
+        "label": "a_suite, macro accuracy by bits a byte, %",
+        "unit": "%",
+        "item": "sentences",
+    }
+    wide: dict[str, Any] = {"value": 83.41, "low": 16.02, "high": 100.0, "difference": -13.55, "difference_low": -96.94}
+    wide |= {"difference_high": 69.8, "difference_unit": "points", "effect": "Cohen's h", "effect_size": -0.28}
+    words: dict[str, Any] = {
+        "figure": "y",
+        "label": "test, perplexity a word",
+        "unit": "perplexity a word",
+        "value": 336804.7,
+    }
+    words |= {"low": 129712.1, "high": 874532.1, "difference": 147.5, "difference_low": 117.0, "difference_high": 182.2}
+    words |= {"difference_unit": "%", "effect": "relative, %", "effect_size": 147.5}
+    rows = [*ROWS, row(SPITEFUL, **accuracy, **wide), row("a", **words)]
+    (tmp_path / "table.tex").write_text(comparison_latex(rows), encoding="utf-8")
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-jobname=page", page]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_markdown_keeps_its_columns() -> None:

@@ -25,6 +25,8 @@ HEADS = {
     "p_holm": "p (Holm)",
     "items": "items",
 }
+# Those that fit the width of a page; the others stand in the other files.
+PAPER = {"value": "value [95 %]", "difference": "difference [95 %]", "effect": "effect", "p_holm": "p (Holm)"}
 METHOD = {
     "permutation": "Of one run each: the interval of a difference is a bootstrap over pairs of items, p a permutation "
     "within them (9,999 drawn, or all).",
@@ -70,42 +72,40 @@ def comparison_markdown(
 
 
 def comparison_latex(rows: Sequence[Row]) -> str:
-    """Return a table a family for a paper, which needs the package booktabs."""
+    """Return a table a family for a paper, which needs the package booktabs and fits a page of 345 pt.
+
+    Conditions have the letters of the screen, which the caption explains.
+    """
     lines = ["% needs \\usepackage{booktabs}"]
+    letters = _letters(rows)
     for family, title in FAMILIES.items():
         own = [row for row in rows if row["family"] == family]
         if not own:
             continue
-        lines += [
-            "\\begin{table}",
-            "\\centering",
-            "\\small",
-            f"\\begin{{tabular}}{{ll{'r' * len(_of_a_paper(list(HEADS)))}}}",
-            "\\toprule",
-        ]
-        lines += [" & ".join(map(latex, ["figure", "condition", *_of_a_paper(list(HEADS.values()))])) + r" \\"]
+        lines += ["\\begin{table}", "\\centering", "\\footnotesize", "\\setlength{\\tabcolsep}{4pt}"]
+        lines += [f"\\begin{{tabular}}{{@{{}}l{'r' * len(PAPER)}@{{}}}}", "\\toprule"]
+        lines += [" & ".join(["", *map(latex, PAPER.values())]) + r" \\"]
         before = None
         for row in own:
             if row["figure"] != before:
-                lines.append("\\midrule")
-            told = f"{row['label']} ({row['items']:,} {row['item']})" if row["figure"] != before else ""
-            numbers = (re.sub(r"-(?=\d)", "$-$", latex(shown)) for shown in _of_a_paper(cells(row)))
-            lines.append(f"{latex(told)} & {latex(row['condition'])} & {' & '.join(numbers)} \\\\")
+                told = latex(f"{row['label']} ({row['items']:,} {row['item']})")
+                lines += ["\\midrule", f"\\multicolumn{{{len(PAPER) + 1}}}{{@{{}}l@{{}}}}{{{told}}} \\\\"]
+            shown = dict(zip(HEADS, cells(row), strict=True))
+            numbers = (re.sub(r"-(?=\d)", "$-$", latex(shown[name])) for name in PAPER)
+            lines.append(f"{letters[row['condition']]} & {' & '.join(numbers)} \\\\")
             before = row["figure"]
-        caption = latex(" ".join([f"{title}.", *explanations(own)]))
+        first = {row["condition"]: row for row in reversed(own)}
+        named = [f"{letters[name]}: {_condition(first[name])}." for name in letters if name in first]
+        caption = latex(" ".join([f"{title}.", *named, *explanations(own)]))
         lines += ["\\bottomrule", "\\end{tabular}", f"\\caption{{{caption}}}", "\\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 def comparison_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """Return the figures for the screen, each condition under the letter that stands before its name."""
-    names = dict.fromkeys(row["condition"] for row in rows)
-    letters = {name: chr(ord("A") + place) if place < 26 else str(place + 1) for place, name in enumerate(names)}
-    lines = []
-    for name, letter in letters.items():
-        row = next(row for row in rows if row["condition"] == name)
-        runs = f"{row['runs']} run{'s' if row['runs'] > 1 else ''}"
-        lines.append(f"{letter}  {name} ({runs}, {count(row['words_seen'])} words seen)")
+    letters = _letters(rows)
+    first = {row["condition"]: row for row in reversed(rows)}
+    lines = [f"{letter}  {_condition(first[name])}" for name, letter in letters.items()]
     before = None
     for row in rows:
         if row["figure"] != before:
@@ -124,7 +124,7 @@ def comparison_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
 def cells(row: Row) -> list[str]:
     """Return the cells of a row under `HEADS`, rounded for reading; `-` where there is nothing."""
     unit = "bits" if "bits" in row["unit"] else row["unit"]
-    digits = {"bits": 3, "%": 1}.get(unit, 1)
+    digits = {"bits": 3, "%": 1}.get(unit, 1 if row["value"] < 1000 else 0)
     difference = "-"
     if row["difference"] is not None:
         sign = " %" if row["difference_unit"] == "%" else ""
@@ -199,9 +199,15 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def _of_a_paper(parts: Sequence[str]) -> list[str]:
-    """Return what fits the width of a page: the uncorrected p stands in the other files, the items in the label."""
-    return [part for name, part in zip(HEADS, parts, strict=True) if name not in ("p", "items")]
+def _letters(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the letter of each condition, in the order of the rows; past Z it is a number."""
+    names = dict.fromkeys(row["condition"] for row in rows)
+    return {name: chr(ord("A") + place) if place < 26 else str(place + 1) for place, name in enumerate(names)}
+
+
+def _condition(row: Row) -> str:
+    runs = f"{row['runs']} run{'s' if row['runs'] > 1 else ''}"
+    return f"{row['condition']} ({runs}, {count(row['words_seen'])} words seen)"
 
 
 def _markdown_line(parts: Iterable[str]) -> str:
