@@ -40,6 +40,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory, of the GPU or the CPU, was too small for what raised `error`.
+
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes differ"))
+    False
+    """
+    # Only Python and CUDA have a type for it; cuBLAS, the CPU's and Apple's allocators raise a RuntimeError of these.
+    words = ("out of memory", "can't allocate memory", "Cannot allocate memory", "_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(word in first_line(error) for word in words)
+
+
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block ends, so that `path` is absent or whole.

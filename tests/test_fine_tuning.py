@@ -1,8 +1,10 @@
 """Fine-tuning tasks: what is read, what is counted, and that nothing of a fine-tuning is left but its figures."""
 
 import dataclasses
+import errno
 import json
 import random
+import re
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,6 +257,64 @@ def test_a_fine_tuning_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, task
     monkeypatch.setitem(PROTOCOL, "no_such_argument", 1)
     with pytest.raises(RuntimeError, match=r"(?s)fine-tuning on toy ended with code 1:.*no_such_argument"):
         score_classification(scorer, task, seeds=1)
+
+
+# Read by Python as it starts; does something once everything is imported and the job is read.
+ONCE_IT_RUNS = """
+import os, resource, sys
+
+def short_of_memory(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("job.json"):
+        {action}
+
+sys.addaudithook(short_of_memory)
+"""
+LIMIT = """
+        lines = open("/proc/self/status").read().splitlines()
+        used, = (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmSize"))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit lies above what is used, as /proc has it")
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [(LIMIT, "can't allocate memory"), ("os.kill(os.getpid(), 9)", r"it was killed, as the system does .*")],
+)
+def test_missing_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Classification, action: str, reason: str
+) -> None:
+    """A fine-tuning that gets no more memory, or is killed by the system for it, ends with one line of ways out."""
+    (tmp_path / "sitecustomize.py").write_text(ONCE_IT_RUNS.format(action=action.strip()), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    # One batch of 512 texts of 512 tokens: the states of a layer take more than 1 GiB.
+    monkeypatch.setitem(PROTOCOL, "per_device_train_batch_size", 512)
+    long = Labelled(["फल " * 510, "जल " * 510] * 256, ["फल", "जल"] * 256)
+    tokenizer = train_tokenizer([*task.train.texts, *WORDS], vocab_size=512)
+    model = build_model(architecture="gpt2", tokenizer=tokenizer, block_size=512, model_config=TINY["gpt2"])
+    scorer = Scorer.of(model.eval(), tokenizer, block_size=512)
+    with pytest.raises(UserError) as caught:
+        score_classification(scorer, dataclasses.replace(task, train=long), seeds=1)
+    ways = (
+        "free memory of the machine and give the command again; or score the model by hindi-babylm evaluate with a "
+        "--block_size under 512, which cuts texts; or leave toy out of tasks"
+    )
+    began = "evaluation: out of memory while fine-tuning on toy, in batches of 512 texts of up to 512 tokens: "
+    assert re.fullmatch(rf"{began}{ways} \([^\n]*{reason}[^\n]*\)", str(caught.value)), caught.value
+
+
+def test_missing_memory_of_a_gpu_names_the_cpu(task: Classification) -> None:
+    """Where the GPU had too little, the line says whose memory, how to take the CPU, and what CUDA said last."""
+    model: Any = SimpleNamespace(device=torch.device("cuda"))
+    told = "Traceback\nCUDA out of memory. Tried to allocate 2.00 GiB.\n"
+    with pytest.raises(UserError) as caught:
+        fine_tuning._refuse_out_of_memory(
+            dataclasses.replace(scorer_of(task), model=model), task, errno.ENOMEM, told, longest=20
+        )
+    line = str(caught.value)
+    assert "free memory of the GPU and give the command again" in line
+    assert "a --block_size under 20, which cuts texts, or on the CPU with CUDA_VISIBLE_DEVICES= before it" in line
+    assert line.endswith("(CUDA out of memory. Tried to allocate 2.00 GiB.)")
 
 
 def test_a_model_without_a_classifier_is_refused(task: Classification) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from hindi_babylm.storage import (
     RunFolder,
     UserError,
     exit_on_user_error,
+    is_out_of_memory,
     read_json,
     replace_folder,
     sha256,
@@ -134,6 +136,30 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(bytes(range(256)) * 100)
     assert sha256(path) == hashlib.sha256(bytes(range(256)) * 100).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 5 bytes"),
+    ],
+)
+def test_missing_memory_is_known_by_each_allocator(error: Exception) -> None:
+    """Python, the system, CUDA, cuBLAS, Apple's GPU and the CPU's allocator each have words of their own for it."""
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: device-side assert triggered"), OSError(2, "No such file")]
+)
+def test_other_errors_are_not_missing_memory(error: Exception) -> None:
+    """What is not about memory is not taken for it."""
+    assert not is_out_of_memory(error)
 
 
 def test_json_round_trip_is_readable_utf8(tmp_path: Path) -> None:

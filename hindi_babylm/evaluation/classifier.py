@@ -1,5 +1,6 @@
 """Fine-tune a model folder to classify texts with the stock Trainer: a program of its own, called by `fine_tuning`."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from hindi_babylm.evaluation.fine_tuning import STEP
-from hindi_babylm.storage import read_json
+from hindi_babylm.storage import first_line, is_out_of_memory, read_json
 
 
 class Steps(TrainerCallback):
@@ -66,12 +67,21 @@ def logits_of(folder: Path, job: dict[str, Any], *, seed: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Fine-tune as `job.json` of the folder on the command line asks, and write `logits.npy` there."""
+    """Fine-tune as `job.json` of the folder on the command line asks, and write `logits.npy` there.
+
+    Without enough memory it ends with the code ENOMEM and one line.
+    """
     folder = Path(sys.argv[1])
     job = read_json(folder / "job.json")
     torch.set_num_threads(job["threads"])
-    # (seeds, rows, classes)
-    np.save(folder / "logits.npy", np.stack([logits_of(folder / "model", job, seed=seed) for seed in job["seeds"]]))
+    try:
+        logits = [logits_of(folder / "model", job, seed=seed) for seed in job["seeds"]]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(first_line(error) or type(error).__name__, file=sys.stderr)
+        sys.exit(errno.ENOMEM)
+    np.save(folder / "logits.npy", np.stack(logits))  # (seeds, rows, classes)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fine-tuning tasks: how well a finished model learns to classify texts, under one protocol for all models."""
 
+import errno
 import math
 import os
 import re
@@ -60,7 +61,8 @@ def score_classification(
     its end, and counted. The model itself is not touched: a copy is trained in a process of its own, alone on the
     model's device.
 
-    Raises UserError for a model of which transformers has no classifier, and for a fine-tuning that has diverged.
+    Raises UserError for a model of which transformers has no classifier, and for a fine-tuning that has diverged or
+    lacked memory.
 
     >>> from hindi_babylm.evaluation.classification import Labelled
     >>> from hindi_babylm.evaluation.scorer import Scorer
@@ -186,6 +188,8 @@ def _fine_tune(
                 raise
         if process.returncode:
             told = (folder / "errors").read_text(encoding="utf-8", errors="replace")
+            longest = max(len(row["input_ids"]) for split in rows.values() for row in split)
+            _refuse_out_of_memory(scorer, task, process.returncode, told, longest=longest)
             raise RuntimeError(f"fine-tuning on {task.name} ended with code {process.returncode}:\n{told}")
         logits: np.ndarray = np.load(folder / "logits.npy")
     if not np.isfinite(logits).all():
@@ -193,8 +197,28 @@ def _fine_tune(
     return logits
 
 
+def _refuse_out_of_memory(scorer: "Scorer", task: Classification, code: int, told: str, *, longest: int) -> None:
+    """Raise UserError if a fine-tuning that ended with `code`, after the words `told`, lacked memory."""
+    reasons = {
+        errno.ENOMEM: told.strip().rpartition("\n")[2],
+        -9: "it was killed, as the system does with what takes the most",
+    }
+    if code in reasons:
+        on_cpu = scorer.model.device.type == "cpu"
+        raise UserError(
+            f"evaluation: out of memory while fine-tuning on {task.name}, in batches of "
+            f"{PROTOCOL['per_device_train_batch_size']} texts of up to {longest} tokens: free memory of "
+            f"the {'machine' if on_cpu else 'GPU'} and give the command again; or score the model by hindi-babylm "
+            f"evaluate with a --block_size under {longest}, which cuts texts"
+            f"{'' if on_cpu else ', or on the CPU with CUDA_VISIBLE_DEVICES= before it'}; or leave {task.name} out of "
+            f"tasks ({reasons[code]})"
+        )
+
+
 def _start(folder: Path, scorer: "Scorer", errors: Any) -> "subprocess.Popen[str]":
     """Start `classifier` with the modules of this process, and none of what a launcher has told it."""
+    import torch
+
     surroundings = {name: value for name, value in os.environ.items() if not _LAUNCHER.match(name)}
     surroundings |= {
         "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
@@ -203,6 +227,8 @@ def _start(folder: Path, scorer: "Scorer", errors: Any) -> "subprocess.Popen[str
     }
     device = scorer.model.device
     if device.type == "cuda":
+        # What scoring has left in this process's cache would be missing in the other one.
+        torch.cuda.empty_cache()
         # Where the Trainer sees two GPUs, it trains on both, with twice the batch.
         seen = surroundings.get("CUDA_VISIBLE_DEVICES")
         index = device.index or 0

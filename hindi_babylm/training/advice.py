@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from hindi_babylm.console import say
-from hindi_babylm.storage import UserError, first_line
+from hindi_babylm.storage import UserError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from hindi_babylm.training.arguments import HindiTrainingArguments
@@ -189,12 +188,10 @@ def out_of_memory_told(args: "HindiTrainingArguments", *, block_size: int) -> It
     """Turn an exhausted memory, of the GPU or the CPU, into a UserError that names the sizes and the ways out."""
     try:
         yield
-    except RuntimeError as error:
-        reason = first_line(error) or type(error).__name__
-        # Only CUDA has a type for it; the CPU's and Apple's allocators raise a RuntimeError of these words.
-        words = ("out of memory", "can't allocate memory")
-        if not isinstance(error, torch.OutOfMemoryError) and not any(word in reason for word in words):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
+        reason = first_line(error) or type(error).__name__
         batch = args.per_device_train_batch_size or 1
         ways = [
             f"set per_device_train_batch_size {batch // 2} (global_batch_size stays)" if batch > 1 else "",
