@@ -108,6 +108,8 @@ def majority(task: Classification) -> str:
 def bag_of_words(task: Classification) -> list[str]:
     """Return the labels that a logistic regression over TF-IDF of words, fitted to train, gives the test texts.
 
+    Without a word in train it knows the frequencies of the labels alone, and gives the majority.
+
     >>> train = Labelled(["राम ने फल खाया", "फल मीठा है", "नदी में पानी है", "पानी बहता है"], ["फल", "फल", "जल", "जल"])
     >>> test = Labelled(["कच्चा फल", "ठंडा पानी"], ["फल", "जल"])
     >>> bag_of_words(Classification("x", train, test, test, 0))
@@ -116,6 +118,8 @@ def bag_of_words(task: Classification) -> list[str]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
+    if not any(map(words_of, task.train.texts)):
+        return [majority(task)] * len(task.test.texts)
     vectorizer = TfidfVectorizer(analyzer=words_of)
     regression = LogisticRegression(C=BAG_OF_WORDS_C, max_iter=1000)
     regression.fit(vectorizer.fit_transform(task.train.texts), task.train.labels)

@@ -87,7 +87,7 @@ def pair_texts(pairs: Sequence[Pair]) -> list[str]:
 def encode_pairs(tokenizer: Any, pairs: Sequence[Pair], *, room: int) -> "list[np.ndarray]":
     """Return the token ids of the sentences, good and bad in turn: int64 `(tokens,)` each.
 
-    Raises UserError when a sentence is longer than the `room` for it in the model's context.
+    Raises UserError when a sentence is longer than the `room` for it in the model's context, and when it has no token.
     """
     from hindi_babylm.evaluation.scorer import encode
 
@@ -98,6 +98,12 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[Pair], *, room: int) -> "list[n
         raise UserError(
             f"evaluation: a minimal pair of {len(encoded[longest])} tokens is longer than the {room} that fit: raise "
             f"block_size or leave the suite out of tasks ({sentences[longest][:60]}...)"
+        )
+    empty = next((sentence for sentence, ids in zip(sentences, encoded, strict=True) if not len(ids)), None)
+    if empty is not None:  # nothing has the probability 1
+        raise UserError(
+            f"evaluation: the tokenizer {tokenizer.name_or_path!r} makes no token of a sentence of a minimal pair: "
+            f"leave the suite out of tasks, or take a model whose tokenizer knows its letters ({empty[:60]}...)"
         )
     return encoded
 

@@ -109,7 +109,10 @@ def encode_questions(
             )
         shared = 0 if question.is_cloze else _shared([context, *own])
         if min(map(len, own)) == shared:
-            raise UserError(f"evaluation: question {number} has a choice of no token: {', '.join(question.choices)}")
+            raise UserError(
+                f"evaluation: question {number} has a choice of no token: change it, leave the suite out of tasks, or "
+                f"take a model whose tokenizer knows its letters ({', '.join(question.choices)})"
+            )
         given += [shared] * len(own)
     return encoded, given
 

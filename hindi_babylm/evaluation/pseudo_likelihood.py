@@ -108,7 +108,7 @@ def pseudo_nll(
             start += len(batch)
             progress.update(len(batch))
     refuse_diverged(totals)
-    return totals * (len(scorable) / len(chosen)), np.bincount(text_of[chosen], minlength=len(texts))
+    return totals * (len(scorable) / max(1, len(chosen))), np.bincount(text_of[chosen], minlength=len(texts))
 
 
 def sample(tokens: int, limit: int | None, *, seed: int = 0) -> np.ndarray:

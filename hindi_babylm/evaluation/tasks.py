@@ -100,6 +100,11 @@ def _score_split(
 
     texts = documents["text"]
     encoded = scorer.encode(texts)
+    if not any(map(len, encoded)):
+        raise UserError(
+            f"evaluation: the tokenizer {scorer.tokenizer.name_or_path!r} makes no token of the {len(texts)} texts "
+            f"({texts[0][:60]}...): give other texts, or a model whose tokenizer knows their letters"
+        )
     nll, scored = scorer.nll(texts, description, limit=SCORED_TOKENS)
     measured: Any = {
         "nll": nll,
