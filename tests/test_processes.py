@@ -1,16 +1,21 @@
 """Several processes train as one does."""
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hindi_babylm.modeling import KEEP_DOCUMENTS_APART
 from hindi_babylm.run import main
+from hindi_babylm.storage import read_json
+from tests.conftest import hindi_sentences
 from tests.runs import (
     EVERY_OTHER_STEP,
     ROOT,
@@ -25,6 +30,19 @@ from tests.runs import (
 )
 
 WriteRecipe = Callable[..., Path]
+
+
+def command_lines(pid: int) -> list[list[str]]:
+    """Return the words of a process and of all that it has started."""
+    parents, words = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            words[int(path.name)] = (path / "cmdline").read_text(encoding="utf-8").split("\0")
+            parents[int(path.name)] = int((path / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
+    family = {pid}
+    while more := {own for own, parent in parents.items() if parent in family} - family:
+        family |= more
+    return [words[own] for own in family if own in words]
 
 
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
@@ -126,6 +144,43 @@ def test_two_processes_resume_exactly(write_recipe: WriteRecipe, architecture: s
     recipe = recipe.parent / "again" / "recipe.json"
     finish(recipe, processes=2)
     assert_equal_runs(recipe.parent.parent / "run", recipe.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found in /proc")
+@pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
+def test_one_process_fine_tunes_for_all(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    """A run of two processes fine-tunes as one process does from its model, and none waits for it meanwhile."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    for split, count in {"train": 32, "dev": 4, "test": 40}.items():
+        rows = [f"{('फल', 'जल')[n % 2]} {hindi_sentences(1, seed=count + n)}\t{n % 2}" for n in range(count)]
+        (folder / f"{split}.tsv").write_text("\n".join(["text\tlabel", *rows]), encoding="utf-8")
+    words = [*command(write_recipe(max_steps=4), processes=2), "--tasks", str(folder)]
+    surroundings: Any = {"env": environment(OMP_NUM_THREADS="2"), "cwd": ROOT}  # of 1 a run on a CPU makes more
+    alone, log, end = False, tmp_path / "log", time.monotonic() + 400
+    with (
+        open(log, "w", encoding="utf-8") as file,
+        subprocess.Popen(words, stdout=file, stderr=file, **surroundings) as job,
+    ):
+        while job.poll() is None and time.monotonic() < end:
+            lines = command_lines(job.pid)
+            if any("hindi_babylm.evaluation.classifier" in line for line in lines):
+                alone = alone or sum("hindi_babylm.run" in line for line in lines) == 2  # the launcher is one of them
+            time.sleep(0.2)
+        job.terminate()  # the launcher ends its processes
+    assert job.returncode == 0, log.read_text(encoding="utf-8")
+    assert alone, "the other process was there to the end"
+    run = tmp_path / "run"
+    again = [sys.executable, "-m", "hindi_babylm", "evaluate", str(run), "--tasks", str(folder)]
+    done = subprocess.run(again, capture_output=True, text=True, check=False, **surroundings)
+    assert done.returncode == 0, done.stderr
+    first, second = (path / "items" / "toy.jsonl" for path in (run, tmp_path / "run-evaluation"))
+    assert first.read_bytes() == second.read_bytes()
+    figures = [read_json(path.parents[1] / "results.json")["fine_tuning"]["toy"] for path in (first, second)]
+    assert figures[0] == figures[1]
+    predicted = [json.loads(line)["predicted"] for line in first.read_text(encoding="utf-8").splitlines()]
+    assert {label for row in predicted for label in row.values()} == {"0", "1"}
 
 
 @pytest.mark.xdist_group("torchrun")  # one launcher at a time: they look for free ports
