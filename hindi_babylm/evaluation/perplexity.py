@@ -109,26 +109,30 @@ def _row_nll(model: PreTrainedModel, rows: Sequence[Row], *, padding: int) -> li
 def reads_trees(model: PreTrainedModel, eos_token_id: int, *, block_size: int) -> bool:
     """Tell whether a model takes positions and visible tokens as they are given, by a tree as large as they get.
 
-    Others keep positions or distances of their own, as ALiBi, windows and recurrent states do.
+    Others keep positions, distances or windows of their own, or a state.
     """
     generator = np.random.default_rng(0)
     embeddings: Any = model.get_input_embeddings()
     vocabulary = embeddings.weight.shape[0]
-    quarter = min(TREE_TOKENS // 4, block_size // 2)
-    begin = np.concatenate([[eos_token_id], generator.integers(vocabulary, size=quarter - 1)])
-    ends = generator.integers(vocabulary, size=(3, quarter + 1))
-    sequences = {number: np.concatenate([begin, end]) for number, end in enumerate(ends)}
+    length = min(TREE_TOKENS - 1, block_size)
+    # A text as long as they get, and others that leave it half-way, until the row is full.
+    sequences = {0: np.concatenate([[eos_token_id], generator.integers(vocabulary, size=length)])}
+    room = TREE_TOKENS - length
+    while room:
+        own = min(room, length - length // 2)
+        end = generator.integers(vocabulary, size=own + 1)
+        sequences[len(sequences)] = np.concatenate([sequences[0][: length // 2], end])
+        room -= own
     first = dict.fromkeys(sequences, 0)
-    trees = tree_rows(sequences, first=first)
     singles = [single_row(sequence, first=0, owner=number) for number, sequence in sequences.items()]
     totals = np.zeros((2, len(sequences)))
     try:
-        found = _row_nll(model, trees, padding=eos_token_id)
-    except Exception:  # each model refuses a mask of its own kind; what else is wrong with it, its own rows will tell
+        for way, rows in enumerate((singles, tree_rows(sequences, first=first))):
+            for batch in _batches(model, rows):
+                for row, nll in zip(batch, _row_nll(model, batch, padding=eos_token_id), strict=True):
+                    np.add.at(totals[way], row.owners, nll)
+    except Exception:  # each model refuses a mask in a way of its own; what else is wrong, its own rows will tell
         return False
-    for way, rows, scores in ((0, trees, found), (1, singles, _row_nll(model, singles, padding=eos_token_id))):
-        for row, nll in zip(rows, scores, strict=True):
-            np.add.at(totals[way], row.owners, nll)
     return bool(np.allclose(totals[0], totals[1], rtol=1e-5, atol=0))
 
 
