@@ -24,8 +24,8 @@ def main() -> None:
     from hindi_babylm.recipe.parsing import parse_recipe
     from hindi_babylm.tokenization.training import train_tokenizer
     from hindi_babylm.training.arguments import HindiTrainingArguments
-    from hindi_babylm.training.checkpoint import collect_state
     from hindi_babylm.training.trainer import HindiLanguageModelTrainer
+    from hindi_babylm.training.trainer_state import collect_state
 
     recipe = parse_recipe(sys.argv[1])
     batch = int(sys.argv[2]) if len(sys.argv) > 2 else recipe.training["global_batch_size"]

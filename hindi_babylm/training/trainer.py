@@ -27,15 +27,7 @@ from hindi_babylm.metrics import perplexity
 from hindi_babylm.training.arguments import HindiTrainingArguments
 from hindi_babylm.training.averaging import WeightAverage, evaluated_weights
 from hindi_babylm.training.callbacks import METRICS, Console, MetricLists, checkpoint_path
-from hindi_babylm.training.checkpoint import (
-    BEST,
-    CheckpointWriter,
-    adopt_best,
-    check_fit,
-    read_checkpoint,
-    unpacked,
-    write_checkpoint,
-)
+from hindi_babylm.training.checkpoint import BEST, CheckpointWriter, adopt_best, read_checkpoint
 from hindi_babylm.training.divergence import check_loss, check_weights
 from hindi_babylm.training.interruption import Interruption, leave_signals_to_main
 from hindi_babylm.training.learning_rate_finder import find_learning_rate
@@ -44,6 +36,7 @@ from hindi_babylm.training.objective import loss_of, token_nll
 from hindi_babylm.training.sharded import load_finished, read_facts, write_facts
 from hindi_babylm.training.step_log import StepLog
 from hindi_babylm.training.trackers import Trackers
+from hindi_babylm.training.trainer_state import check_fit, unpacked, write_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
