@@ -17,8 +17,9 @@ usage: hindi-babylm publish RUN [--hub_model_id OWNER/NAME] [--public]
            [--revisions] [--hub_revision BRANCH] [--overwrite] [--dry_run]
 
 Upload the finished run in the folder RUN to the Hugging Face Hub: weights
-(safetensors), configuration, tokenizer, model card and results.json, nothing
-else. Then open the model from there and compare ids and logits with RUN's.
+(safetensors), configuration, tokenizer, model card and the figures of
+results.json, nothing else. Then open the model from there and compare ids and
+logits with RUN's.
 
   --hub_model_id X   the repository [hub_model_id of the run's recipe]
   --public           make it public [private, unless the recipe says otherwise]

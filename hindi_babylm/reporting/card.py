@@ -88,9 +88,10 @@ def model_card(folder: RunFolder, *, hub_model_id: str | None = None, revisions:
 
 
 def public_results(folder: RunFolder) -> dict[str, Any]:
-    """Return `results.json` without the paths of the machine."""
+    """Return `results.json` without the paths of the machine, and without texts: figures alone are public."""
     names = public_names(read_json(folder.recipe))
     results: dict[str, Any] = scrubbed(read_json(folder.results), names, machine_places(folder.path))
+    results.pop("continuations", None)  # their prompts are words of test documents
     return results
 
 
