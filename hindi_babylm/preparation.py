@@ -44,6 +44,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     quiet_bars()
     from transformers import AutoTokenizer
 
+    from hindi_babylm.evaluation.provenance import check_unchanged
     from hindi_babylm.masking import MaskedBlocks
     from hindi_babylm.modeling import MASKED, build_model, count_parameters, objective_of
     from hindi_babylm.packing import Blocks, TokenStore, pack
@@ -51,6 +52,7 @@ def prepare(recipe: Recipe, folder: RunFolder, *, go_on: bool = False) -> Prepar
     settings = recipe.model
     if arguments.process_index == 0:
         if go_on and folder.corpus.exists():
+            check_unchanged(folder, recipe.evaluation.tasks)
             folder.sweep()
             say(f"Going on with the unfinished run in {folder.path}")
         else:
@@ -134,7 +136,8 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     """Write the tokenizer, the token stores with the documents to evaluate on, and, last, `corpus.json`."""
     import numpy as np
 
-    from hindi_babylm.evaluation.tasks import check_tasks
+    from hindi_babylm.evaluation.provenance import task_sha256
+    from hindi_babylm.evaluation.tasks import TASK_SHA256, check_tasks, find_task
     from hindi_babylm.masking import mask_token_id
     from hindi_babylm.modeling import MASKED, objective_of
     from hindi_babylm.packing import TokenStore, write_documents
@@ -142,6 +145,10 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
     from hindi_babylm.tokenization.training import load_tokenizer, train_tokenizer
 
     settings = recipe.tokenizer
+    with recipe.blamed("tasks"):
+        # Before their texts are read and not after: what changes in between is then noticed when it is scored.
+        cut_out = recipe.evaluation.tasks if recipe.corpus.decontaminate else []
+        held = {find_task(task).name: task_sha256(task) for task in cut_out}
     texts, ledger = read_corpus(recipe)
     if ledger.words("train") < recipe.model.block_size:
         raise UserError(
@@ -193,4 +200,5 @@ def _write_data(recipe: Recipe, folder: RunFolder, *, data_seed: int) -> None:
         ledger.add_tokens(split, documents["source"], store.lengths())
         if split != "train":
             write_documents(folder.tokens / split, documents)
-    write_json(folder.corpus, {**ledger.as_dict(), "tokenizer": {"validation": report}, **ordered})
+    facts = {"tokenizer": {"validation": report}, **ordered, TASK_SHA256: held}
+    write_json(folder.corpus, {**ledger.as_dict(), **facts})

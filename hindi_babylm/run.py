@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.console import quiet_warnings, say, set_level, show
 from hindi_babylm.curriculum.difficulty import NO_CURRICULUM
+from hindi_babylm.evaluation.provenance import tell_changed, tell_changed_meanwhile
 from hindi_babylm.lock import locked
 from hindi_babylm.preparation import Prepared, data_seed, prepare
 from hindi_babylm.recipe.parsing import parse_command_line
@@ -99,6 +100,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> dict[str, Any]:
                 write_report(folder, title=folder.path.resolve().name)
             if state != "finished" or (folder.final_model.exists() and not folder.card.exists()):
                 write_card(folder)
+            tell_changed(folder, recipe.evaluation.tasks)
             show(summary(results, folder=folder.path))
         if publishing:
             publish(folder, **recipe.reporting.target())
@@ -271,6 +273,7 @@ def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks:
     }
     if objective != MASKED:  # which continues no text: it predicts single tokens from both sides
         results["continuations"] = continue_texts(model, tokenizer, texts["test"])
+    tell_changed_meanwhile(folder, results)
     seen = {unit: facts["training"][unit] for unit in ("epochs", "words_seen", "tokens")}
     write_json(folder.corpus, {**read_json(folder.corpus), "seen": seen})
     write_json(folder.results, results)

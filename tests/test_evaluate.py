@@ -108,7 +108,7 @@ def test_a_run_scores_as_it_did_itself(
         assert f"{own['test']['bits_per_byte']['value']:.3f} [" in table
         assert "trigram floor" in table
     (revision,) = sorted((run / "revisions").iterdir())[:1]
-    (tmp_path / "other.tsv").write_text(PAIRS, encoding="utf-8")
+    (tmp_path / "other.tsv").write_text(PAIRS + "number\tनदी है\tनदी हैं\n", encoding="utf-8")
     main(["evaluate", str(revision), "--tasks", str(folder / "pairs.tsv"), str(tmp_path / "other.tsv")])
     told = f"the training text of {run} may hold test texts of {tmp_path / 'other.tsv'}: they were not cut out of it"
     assert told in " ".join(capsys.readouterr().err.split())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hindi_babylm.commands import carry_out
 from hindi_babylm.console import quiet_bars, quiet_warnings, say, show, warn
+from hindi_babylm.evaluation.provenance import tell_not_cut_out
 from hindi_babylm.evaluation.tasks import DEFAULT_TASKS, TASKS, find_tasks
 from hindi_babylm.recipe.parsing import read_flags, source_from_flag
 from hindi_babylm.storage import (
@@ -88,13 +89,10 @@ def evaluate(words: Sequence[str]) -> dict[str, Any]:
     from hindi_babylm.reporting.summary import evaluation_summary
 
     asked = read_command_line(words)
-    if asked.run and (seen := _not_cut_out(asked.run, asked.tasks)):
-        warn(
-            f"the training text of {asked.run.path} may hold test texts of {', '.join(seen)}: they were not cut out of "
-            "it"
-        )
     quiet_warnings()
     quiet_bars()
+    if asked.run:
+        tell_not_cut_out(asked.run, asked.tasks)
     from hindi_babylm.evaluation.opening import open_scorer
     from hindi_babylm.evaluation.scorer import Scorer
     from hindi_babylm.evaluation.tasks import check_tasks, evaluate_model
@@ -209,13 +207,6 @@ def _find_model(word: str) -> tuple[str, RunFolder | None]:
     if not (path / "config.json").exists():
         raise UserError(f"{word} is no model folder: it has no config.json")
     return str(path), None
-
-
-def _not_cut_out(run: RunFolder, tasks: Sequence[str]) -> list[str]:
-    """Return the tasks whose texts a run did not cut out of its training text."""
-    recipe = read_json(run.recipe)
-    cut_out = recipe["evaluation"]["tasks"] if recipe["corpus"]["decontaminate"] else []
-    return [task for task in tasks if task not in cut_out]
 
 
 def _read(paths: Sequence[str], flag: str) -> "Dataset":

@@ -1,5 +1,7 @@
 """The figures of a finished model, and the registry of tasks that a recipe may name."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 PROMPT_WORDS = 4
 CONTINUATION_TOKENS = 48
+# The key under which corpus.json and results.json say what tasks held, by their names.
+TASK_SHA256 = "task_sha256"
 
 
 def load_final_model(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
@@ -81,11 +85,13 @@ def evaluate_model(
         results[name], rows = _score_split(scorer, documents, floors, description=f"Scoring {name}")
         if items is not None:
             write_json_lines(items / f"{name}.jsonl", rows)
-    results["minimal_pairs"] = {}
+    results |= {"minimal_pairs": {}, TASK_SHA256: {}}
     for task in map(find_task, tasks):
         kind = KINDS[task.kind]
-        figures, rows = kind.score(scorer, kind.load(task.place), floors=floors)
+        loaded = kind.load(task.place)
+        figures, rows = kind.score(scorer, loaded, floors=floors)
         results.setdefault(task.kind, {})[task.name] = figures
+        results[TASK_SHA256][task.name] = content_sha256(loaded)
         if items is not None:
             write_json_lines(items / f"{task.name}.jsonl", rows)
     return results
@@ -205,6 +211,19 @@ def task_texts(name: str) -> list[str]:
     """
     task = find_task(name)
     return KINDS[task.kind].texts(KINDS[task.kind].load(task.place))
+
+
+def content_sha256(items: Any) -> str:
+    """Return the SHA-256 of the items of a task as they were read: the same for a file, its copies and a hub table.
+
+    >>> content_sha256([]) == hashlib.sha256(b"[]").hexdigest()
+    True
+    """
+
+    def fields(item: Any) -> dict[str, Any]:
+        return {name: value for name, value in vars(item).items() if name != "name"}  # that of the folder is no content
+
+    return hashlib.sha256(json.dumps(items, default=fields, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def continue_texts(
