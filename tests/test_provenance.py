@@ -83,11 +83,12 @@ def test_content_is_that_of_the_items_wherever_they_lie(workplace: Path, monkeyp
     """A file, its copy, other quotation of it and a hub table have one hash; each kind's is that of its JSON."""
     shutil.copy("mine.tsv", "copy.tsv")
     Path("quoted.tsv").write_text('"phenomenon"\t"sen"\t"wrong_sen"\n"number"\t"राम घर में है"\t"राम घर में हैं"\n', "utf-8")
-    Path("hub/hin").mkdir(parents=True)
-    shutil.copy("mine.tsv", "hub/hin/data.tsv")
+    # Another name than other tests have: datasets keeps the columns of a folder by its name.
+    Path("tables/hin").mkdir(parents=True)
+    shutil.copy("mine.tsv", "tables/hin/data.tsv")
     card = '---\nconfigs:\n- config_name: hin\n  data_files: hin/data.tsv\n  sep: "\\t"\n---\n'
-    Path("hub/README.md").write_text(card, encoding="utf-8")
-    monkeypatch.setitem(TASKS, "of_the_hub", HubTable("./hub", "hin"))
+    Path("tables/README.md").write_text(card, encoding="utf-8")
+    monkeypatch.setitem(TASKS, "of_the_hub", HubTable("./tables", "hin"))
     assert {task_sha256(name) for name in ("mine.tsv", "copy.tsv", "quoted.tsv", "of_the_hub")} == {OLD_DIGEST}
     Path("copy.tsv").write_text(NEW, encoding="utf-8")
     assert task_sha256("copy.tsv") == NEW_DIGEST

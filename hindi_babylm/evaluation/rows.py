@@ -50,8 +50,8 @@ def tree_rows(sequences: Mapping[int, np.ndarray], *, first: Mapping[int, int]) 
     >>> pairs = {0: np.array([1, 7, 8, 9]), 1: np.array([1, 7, 5, 9]), 2: np.array([1, 4])}
     >>> for row in tree_rows(pairs, first={0: 0, 1: 0, 2: 0}):
     ...     print(row.tokens.tolist(), row.positions.tolist(), row.sources.tolist(), row.targets.tolist())
-    [1, 7, 5, 8] [0, 1, 2, 2] [0, 1, 2, 0, 1, 3] [7, 5, 9, 7, 8, 9]
     [1] [0] [0] [4]
+    [1, 7, 5, 8] [0, 1, 2, 2] [0, 1, 2, 0, 1, 3] [7, 5, 9, 7, 8, 9]
     """
     rows: list[Row] = []
     group: list[int] = []
