@@ -237,9 +237,10 @@ def trainer_aside(recipe: Recipe) -> "Iterator[tuple[Prepared, HindiLanguageMode
 
 def evaluate(prepared: Prepared, folder: RunFolder, *, architecture: str, tasks: Sequence[str]) -> None:
     """Score the exported model in fp32, as a stranger would open it, and write `items/` and `results.json`."""
+    from hindi_babylm.evaluation.continuations import continue_texts
     from hindi_babylm.evaluation.ngram import Floors
     from hindi_babylm.evaluation.scorer import Scorer
-    from hindi_babylm.evaluation.tasks import continue_texts, evaluate_model, load_final_model
+    from hindi_babylm.evaluation.tasks import evaluate_model, load_final_model
     from hindi_babylm.modeling import MASKED, count_parameters, objective_of
     from hindi_babylm.packing import read_documents
     from hindi_babylm.training.milestones import read_milestones

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hindi_babylm.console import track
 from hindi_babylm.evaluation.classification import load_classification, scored_texts
 from hindi_babylm.evaluation.fine_tuning import check_classification, score_classification
 from hindi_babylm.evaluation.minimal_pairs import encode_pairs, load_pairs, pair_texts, score_pairs
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from hindi_babylm.evaluation.ngram import Floors
     from hindi_babylm.evaluation.scorer import Scorer
 
-PROMPT_WORDS = 4
-CONTINUATION_TOKENS = 48
 # The key under which corpus.json and results.json say what tasks held, by their names.
 TASK_SHA256 = "task_sha256"
 
@@ -224,44 +221,6 @@ def content_sha256(items: Any) -> str:
         return {name: value for name, value in vars(item).items() if name != "name"}  # that of the folder is no content
 
     return hashlib.sha256(json.dumps(items, default=fields, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def continue_texts(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerFast",
-    texts: "Dataset",
-    *,
-    count: int = 3,
-    seed: int = 0,
-) -> list[dict[str, str]]:
-    """Continue the first words of `count` documents, one a source where there are enough: prompt and continuation.
-
-    Sampled with nucleus 0.9 (Holtzman et al. 2020) under a fixed seed. What comes out: README.md, "What comes out".
-    """
-    from transformers import set_seed
-
-    first = {source: index for index, source in reversed(list(enumerate(texts["source"])))}
-    rows = list(dict.fromkeys([*first.values(), *range(len(texts))]))[:count]
-    set_seed(seed)
-    continuations = []
-    for row in track(rows, "Continuing texts", "texts"):
-        prompt = " ".join(texts[row]["text"].split()[:PROMPT_WORDS])
-        positions = model.config.max_position_embeddings
-        inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
-        # A prompt of long words may fill a short context: its end is what the continuation hangs on.
-        inputs = {name: ids[:, -max(1, positions // 2) :] for name, ids in inputs.items()}
-        room = positions - inputs["input_ids"].shape[1]
-        generate: Any = model.generate
-        ids = generate(
-            **inputs,
-            max_new_tokens=min(CONTINUATION_TOKENS, room),
-            do_sample=True,
-            top_p=0.9,
-            pad_token_id=tokenizer.pad_token_id,
-        )[0]
-        text = str(tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-        continuations.append({"prompt": prompt, "continuation": text})
-    return continuations
 
 
 BUNDLED = Path(__file__).parent.parent / "data"
