@@ -9,6 +9,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
 from hindi_babylm.run import main
+from hindi_babylm.signals import end_process
 
 if __name__ == "__main__":
     os.environ["ACCELERATE_USE_FSDP"] = "true"
@@ -22,3 +23,4 @@ if __name__ == "__main__":
 
     AcceleratorState.__init__ = on_cpus
     main(sys.argv[1:])
+    end_process()

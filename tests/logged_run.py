@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hindi_babylm.run import main
+from hindi_babylm.signals import end_process
 from hindi_babylm.training.trainer import HindiLanguageModelTrainer
 
 
@@ -36,3 +37,4 @@ if __name__ == "__main__":
     HindiLanguageModelTrainer.training_step = logging_training_step(rows)  # type: ignore[method-assign]
     main([sys.argv[1]])
     Path(f"{sys.argv[2]}-{os.environ['RANK']}.json").write_text(json.dumps(rows), encoding="utf-8")
+    end_process()

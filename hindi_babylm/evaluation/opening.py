@@ -120,7 +120,8 @@ def _is_causal(scorer: Scorer) -> bool:
     import torch
 
     ids = torch.full((2, min(4, scorer.block_size)), scorer.first, device=scorer.model.device)
-    ids[1, -1] = 0 if scorer.first else 1
+    # Another token, and not that of padding, at which transformers warns.
+    ids[1, -1] = min({0, 1, 2} - {scorer.first, scorer.model.config.get_text_config().pad_token_id})
     with torch.no_grad():
         one, other = scorer.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     # A diverged model gives no numbers here; the scores say so by its name.

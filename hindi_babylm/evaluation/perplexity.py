@@ -116,11 +116,13 @@ def reads_trees(model: PreTrainedModel, eos_token_id: int, *, block_size: int) -
     vocabulary = embeddings.weight.shape[0]
     length = min(TREE_TOKENS - 1, block_size)
     # A text as long as they get, and others that leave it half-way, until the row is full.
-    sequences = {0: np.concatenate([[eos_token_id], generator.integers(vocabulary, size=length)])}
+    padding = model.config.get_text_config().pad_token_id  # at which transformers warns
+    drawn = np.setdiff1d(np.arange(vocabulary), [] if padding is None else [padding])
+    sequences = {0: np.concatenate([[eos_token_id], generator.choice(drawn, size=length)])}
     room = TREE_TOKENS - length
     while room:
         own = min(room, length - length // 2)
-        end = generator.integers(vocabulary, size=own + 1)
+        end = generator.choice(drawn, size=own + 1)
         sequences[len(sequences)] = np.concatenate([sequences[0][: length // 2], end])
         room -= own
     first = dict.fromkeys(sequences, 0)
